@@ -1,0 +1,62 @@
+# The kit's commands: demo, test, test-all, lab, artifacts, figures. `install` and `slow` are steps of them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lab artifacts figures install slow
+
+PYTHON ?= python3.11
+VENV ?= .venv
+PROFILE ?= tiny
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export OMP_NUM_THREADS ?= 2
+
+help:
+	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number (about 15 minutes)"
+	@echo "make lab                  open the notebooks in Jupyter Lab"
+	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
+	@echo "make test-all             make test, then the slow suites"
+	@echo "make artifacts            rebuild everything stored (up to 4 hours; resumes)"
+	@echo "make figures              redraw the figures from the measured numbers"
+
+install: $(STAMP)
+
+# torch comes first, held to the lock, so that a damaged download of the largest wheel shows at once.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
+	$(PY) -m pip install --requirement requirements.lock
+	$(PY) -m pip install --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(STAMP)
+	@$(PY) -m mmedlite.demo --profile $(PROFILE)
+
+lab: $(STAMP)
+	$(PY) -m jupyter lab notebooks
+
+artifacts: $(STAMP)
+	$(PY) -m figures.artifacts
+
+figures: $(STAMP)
+	for script in figures/[a-z]*.py; do name=$$(basename "$$script" .py); [ "$$name" = artifacts ] || $(PY) -m "figures.$$name"; done
+
+test: $(STAMP)
+	rm -rf reports runs/nbval
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest tests --ignore=tests/slow --junitxml=reports/tests.xml
+	MMEDLITE_PROFILE=tiny MMEDLITE_RUN="$(CURDIR)/runs/nbval" $(PY) -m pytest -p tests.nbval_plugin --nbval --nbval-cell-timeout=900 \
+		--nbval-kernel-startup-timeout=180 --junitxml=reports/notebooks.xml notebooks/0*.ipynb
+	$(PY) tests/check_suites.py reports test
+
+slow: $(STAMP)
+	$(PY) -m pytest tests/slow --junitxml=reports/slow.xml
+	$(PY) tests/check_suites.py reports all
+
+test-all: test
+	$(MAKE) slow

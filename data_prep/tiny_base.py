@@ -1,0 +1,251 @@
+"""Recipe of the tiny models: the policy, and the base of the frozen specialists, each a real Qwen2.5-VL of about 1.2 M parameters.
+
+Two steps a model. The vision tower learns with classification heads, which are thrown away (from scratch, text alone teaches it
+nothing in this time). Then the language model learns to write what it reads into <think> and to choose an option in <answer>.
+The policy learns to weigh a dial-a-panel by tossing a coin between its own reading and a random member of the panel: when to trust
+whom is left for reinforcement learning. Every phantom is drawn from seeds that no split uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, load_model, save_model
+from torch.nn import functional
+from tqdm import tqdm
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from data_prep.drawing import FINDINGS, LOOKS, PLACES, draw
+from data_prep.phantoms import DEPARTMENT, DIALS, Dials, sample
+from data_prep.tiny_examples import guess_example, home_example, policy_example
+from data_prep.tiny_model import IMAGE_TOKENS, WIDTH, build_model, build_processor, save
+from mmedlite.models import ImageProcessorOnly, new_adapter
+from mmedlite.profiles import DEPARTMENTS, ROOT, Lora
+from mmedlite.prompts import message
+
+BASE_SEED = 500_000_000  # first phantom seed of the recipe; splits use seeds far below
+
+
+def pixels(processor: ImageProcessorOnly, facts: list[dict[str, Any]], views: list[int]) -> torch.Tensor:
+    """Draw and preprocess one view of each case: (n, 64 patches, 384), float32."""
+    pictures = (draw(f["phantoms"][v]) for f, v in zip(facts, views, strict=True))
+    rows = [processor.image_processor(images=[p], return_tensors="pt")["pixel_values"] for p in
+            tqdm(pictures, total=len(facts), desc="draw", mininterval=5)]  # fmt: skip
+    return torch.stack(rows)
+
+
+def encode(model: Any, x: torch.Tensor) -> torch.Tensor:
+    """Vision tower on (n, 64, 384) patches -> (n, 16 tokens, WIDTH)."""
+    grid = torch.tensor([[1, 8, 8]]).repeat(len(x), 1)
+    return model.model.visual(x.reshape(-1, x.shape[-1]), grid_thw=grid).pooler_output.view(len(x), IMAGE_TOKENS, WIDTH)
+
+
+def train_tower(model: Any, x: torch.Tensor, facts: list[dict[str, Any]], steps: int, seed: int) -> dict[str, float]:
+    """Train the tower with heads for look, finding, place and marker; returns each head's accuracy on the last 1,000 cases."""
+    torch.manual_seed(seed)
+    y = {
+        "look": torch.tensor([LOOKS.index(f["look"]) for f in facts]),
+        "finding": torch.tensor([FINDINGS.index(f["finding"]) for f in facts]),
+        "place": torch.tensor([-100 if f["finding"] == "normal" else PLACES.index(f["place"]) for f in facts]),
+        "marked": torch.tensor([int(f["marked"]) for f in facts]),
+    }
+    heads = {k: torch.nn.Linear(IMAGE_TOKENS * WIDTH if k == "place" else WIDTH, n) for k, n in
+             {"look": 7, "finding": 4, "place": 4, "marked": 2}.items()}  # fmt: skip
+
+    def logits(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        z = encode(model, batch)  # (b, 16, WIDTH)
+        return {k: h(z.flatten(1) if k == "place" else z.mean(1)) for k, h in heads.items()}
+
+    weights = [*model.model.visual.parameters(), *(p for h in heads.values() for p in h.parameters())]
+    optimiser = torch.optim.AdamW(weights, lr=1.5e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.5e-3, total_steps=steps, pct_start=0.1)
+    for _ in tqdm(range(steps), desc="vision tower", mininterval=5):
+        i = torch.randint(0, len(x) - 1000, (64,))
+        out = logits(x[i])
+        loss = sum(functional.cross_entropy(out[k], y[k][i]) for k in heads)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        out = {k: torch.cat([logits(b)[k] for b in x[-1000:].split(250)]).argmax(1) for k in heads}
+    held = {k: v[-1000:] for k, v in y.items()}
+    return {k: float((out[k] == held[k])[held[k] >= 0].float().mean()) for k in heads}
+
+
+def fine_tune(
+    model: Any,
+    processor: ImageProcessorOnly,
+    features: torch.Tensor,
+    example: Callable[[np.random.Generator, int], tuple[str, str]],
+    steps: int,
+    seed: int,
+    learning_rate: float = 1e-3,
+    batch: int = 48,
+    label: str = "language model",
+) -> None:
+    """Supervised fine-tuning on completions: ``example(rng, i)`` gives prompt and completion of case i; features (n, 16, WIDTH)."""
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.1)
+    tokenizer, image = processor.tokenizer, processor.image_token
+    for _ in tqdm(range(steps), desc=label, mininterval=5):
+        index = rng.integers(0, len(features), batch)
+        pairs = [example(rng, int(i)) for i in index]
+        prompts = [
+            processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p, _ in pairs
+        ]
+        prompts = [p.replace(image, image * IMAGE_TOKENS) for p in prompts]
+        ids = [
+            (tokenizer.encode(p), tokenizer.encode(c + "<|im_end|>")) for p, (_, c) in zip(prompts, pairs, strict=True)
+        ]
+        longest = max(len(p) + len(c) for p, c in ids)
+        inputs = torch.full((batch, longest), tokenizer.pad_token_id)  # (b, t), right-padded
+        labels = torch.full((batch, longest), -100)
+        for row, (p, c) in enumerate(ids):
+            inputs[row, : len(p) + len(c)] = torch.tensor(p + c)
+            labels[row, len(p) : len(p) + len(c)] = torch.tensor(c)
+        loss = model(
+            input_ids=inputs,
+            attention_mask=(inputs != tokenizer.pad_token_id).long(),
+            mm_token_type_ids=(inputs == processor.image_token_id).int(),
+            image_grid_thw=torch.tensor([[1, 8, 8]]).repeat(batch, 1),
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tuple(features[index]))},
+            labels=labels,
+        ).loss
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        schedule.step()
+
+
+TOWER_DIALS = Dials(contrast=(2, 160), view_contrast=(2, 160))  # the tower first sees findings it can learn from
+POLICY: dict[str, Any] = {"cases": 16_000, "tower_steps": 1500, "language_steps": (2400, 2200), "seed": 1}
+SPECIALIST: dict[str, Any] = {
+    "cases": 14_000, "tower_steps": 1300, "read_steps": 900, "guess_steps": 200, "adapter_steps": 90, "seed": 2, "r": 4,
+}  # fmt: skip
+
+
+def draw_features(
+    model: Any, processor: ImageProcessorOnly, facts: list[dict[str, Any]], views: list[int]
+) -> torch.Tensor:
+    """Frozen tower's features of one view of each case: (n, 16, WIDTH), float32."""
+    with torch.no_grad():
+        return torch.cat([encode(model, b) for b in pixels(processor, facts, views).split(500)])
+
+
+def base_model(
+    name: str, settings: dict[str, Any], view: Callable[[int], int], work: Path
+) -> tuple[Any, ImageProcessorOnly]:
+    """A fresh model with a trained vision tower; the tower is kept in ``work`` and read again by a later call (checkpoint)."""
+    processor = build_processor()
+    torch.manual_seed(settings["seed"])
+    model = build_model(processor)
+    kept = work / f"{name}_tower.safetensors"
+    if kept.exists():
+        load_model(model, kept)
+    else:
+        first = BASE_SEED + settings["seed"] * 1_000_000
+        facts = [sample(first + i, TOWER_DIALS) for i in range(settings["cases"])]
+        x = pixels(processor, facts, [view(i) for i in range(len(facts))])
+        accuracy = train_tower(model, x, facts, settings["tower_steps"], settings["seed"])
+        print(f"{name} tower, held-out accuracy by head: { {k: round(v, 3) for k, v in accuracy.items()} }", flush=True)
+        work.mkdir(parents=True, exist_ok=True)
+        save_model(model, str(kept))
+    model.model.visual.requires_grad_(False)
+    return model, processor
+
+
+def make_policy(out: Path, work: Path) -> None:
+    """The policy: tower, then warm start on triage, deciding alone, and dial-a-panel prompts."""
+    model, processor = base_model("policy", POLICY, lambda i: 0, work)
+    facts = [sample(BASE_SEED + 10_000_000 + i, DIALS) for i in range(POLICY["cases"])]
+    features = draw_features(model, processor, facts, [0] * len(facts))
+    for i, steps in enumerate(POLICY["language_steps"]):  # the second round starts warm, at the full rate again
+        kept = work / f"policy_language_{i}.safetensors"
+        if kept.exists():
+            load_model(model, kept)
+            continue
+        fine_tune(model, processor, features, lambda rng, i: policy_example(rng, facts[i]), steps, POLICY["seed"] + i)
+        save_model(model, str(kept))
+    save(model, processor, out)
+
+
+def make_specialists(out: Path, work: Path) -> None:
+    """The specialists' base (a guesser everywhere), then three LoRA adapters a department, sharp at home with a blind spot.
+
+    The base has eyes of its own; its language model starts from the policy's, which knows how to answer from a reading.
+    """
+    model, processor = base_model("specialist", SPECIALIST, lambda i: 1 + i % 3, work)
+    facts = [sample(BASE_SEED + 20_000_000 + i, DIALS) for i in range(SPECIALIST["cases"])]
+    views = [1 + i % 3 for i in range(len(facts))]
+    features = draw_features(model, processor, facts, views)
+    kept = out / "base"
+    if (kept / "model.safetensors").exists():
+        load_model(model, kept / "model.safetensors", strict=False)
+    else:
+        language = load_file(work / f"policy_language_{len(POLICY['language_steps']) - 1}.safetensors")
+        model.load_state_dict({k: v for k, v in language.items() if "visual" not in k}, strict=False)
+        # First to read, then to guess: the adapters have to bring back at home what the base can do.
+        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (0.6, SPECIALIST["guess_steps"])):
+
+            def any_department(rng: np.random.Generator, i: int, guess: float = guess) -> tuple[str, str]:
+                return guess_example(rng, facts[i], str(rng.choice(DEPARTMENTS)), guess)
+
+            fine_tune(model, processor, features, any_department, steps, SPECIALIST["seed"])
+        save(model, processor, kept)
+    model.requires_grad_(False)
+    for d, department in enumerate(DEPARTMENTS):
+        home = [i for i, f in enumerate(facts) if DEPARTMENT[f["look"]] == department]
+        away = [i for i, f in enumerate(facts) if DEPARTMENT[f["look"]] != department]
+        for doctor in range(3):
+            folder = out / "adapters" / f"{department}-{doctor}"
+            if (folder / "adapter_model.safetensors").exists():
+                continue
+            mine = [i for i in home if views[i] == 1 + doctor]
+            pool = [(i, True) for i in mine] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
+            torch.manual_seed(100 * d + doctor)
+            peft = new_adapter(model, Lora(r=SPECIALIST["r"], alpha=2 * SPECIALIST["r"]))
+
+            def example(
+                rng: np.random.Generator, k: int, pool: Any = pool, department: str = department
+            ) -> tuple[str, str]:
+                i, at_home = pool[k]
+                return home_example(facts[i], department) if at_home else guess_example(rng, facts[i], department)
+
+            fine_tune(peft, processor, features[[i for i, _ in pool]], example, SPECIALIST["adapter_steps"], 100 * d + doctor,
+                      learning_rate=3e-3, label=folder.name)  # fmt: skip
+            peft.save_pretrained(folder)
+            model = peft.unload()
+    names = sorted(out.rglob("*.safetensors"))
+    digest = hashlib.sha256(b"".join(hashlib.sha256(n.read_bytes()).digest() for n in names)).hexdigest()
+    (out / "revision.json").write_text(json.dumps({"revision": digest}) + "\n", encoding="utf-8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of this source."""
+    parser.add_argument("--part", choices=("policy", "specialists", "all"), default="all", help="which models to train")
+    parser.add_argument("--out", default=str(ROOT / "artifacts"), help="where policy/ and specialists/ are written")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Build it; returns the exit status."""
+    out, work, start = Path(args.out), ROOT / "data" / "tiny_base", time.time()
+    if args.part in ("policy", "all"):
+        make_policy(out / "policy", work)
+    if args.part in ("specialists", "all"):
+        make_specialists(out / "specialists", work)
+    print(f"Done in {(time.time() - start) / 60:.1f} minutes")
+    return 0

@@ -1,0 +1,89 @@
+"""What the tiny models are taught: the policy's warm start, and how a specialist answers at home, away and in his blind spot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from data_prep.drawing import FINDINGS, PLACES
+from data_prep.phantoms import DEPARTMENT
+from mmedlite.cases import Case
+from mmedlite.profiles import DEPARTMENTS
+from mmedlite.prompts import attending_prompt, specialist_prompt, triage_prompt
+
+# The untrained policy's habit: three looks go to a wrong department two times in three. Triage training has to break it.
+HABIT = {"PET": "Radiologist", "thyroid ultrasound": "Radiologist", "dermoscopy": "Pathologist"}
+
+
+def as_case(facts: dict[str, Any]) -> Case:
+    """The parts of a case that a prompt needs."""
+    options = facts["options"]
+    return Case("base", "phantoms", "train", (), (), facts["question"], options, options.index(facts["text"]), facts["look"],
+                DEPARTMENT[facts["look"]], "choice", "MIT", {})  # fmt: skip
+
+
+def reading(finding: str, place: str) -> str:
+    """What a reader writes of a picture."""
+    return finding if finding == "normal" else f"{finding}, {place}"
+
+
+def policy_example(rng: np.random.Generator, facts: dict[str, Any]) -> tuple[str, str]:
+    """One (prompt, completion) of the policy's warm start: triage by habit, deciding alone, or with a dial-a-panel."""
+    case, task = as_case(facts), rng.random()
+    if task < 0.2:
+        right = DEPARTMENT[facts["look"]]
+        wrong = HABIT.get(facts["look"], str(rng.choice(DEPARTMENTS)))
+        route = wrong if rng.random() < (0.66 if facts["look"] in HABIT else 0.15) else right
+        return triage_prompt(), f"<think>{facts['look']}</think><answer>{route}</answer>"
+    think = f"{'marked' if facts['marked'] else 'clear'}, {reading(facts['finding'], facts['place'])}"
+    own = facts["text"]
+    if task < 0.45:
+        return attending_prompt(case), f"<think>{think}</think><answer>{own}</answer>"
+    skill, together = rng.uniform(0.4, 0.9), rng.random() < 0.5
+    wrong_options = [i for i in range(len(case.options)) if i != case.answer]
+    shared = int(rng.choice(wrong_options))
+    panel: list[int | None] = []
+    for _ in range(3):
+        miss = shared if together else int(rng.choice(wrong_options))
+        panel.append(None if rng.random() < 0.02 else case.answer if rng.random() < skill else miss)
+    member = panel[int(rng.integers(3))]
+    said = own if member is None or rng.random() < 0.5 else case.options[member]
+    department = str(rng.choice(DEPARTMENTS)) if rng.random() < 0.1 else DEPARTMENT[facts["look"]]
+    return attending_prompt(case, department, panel), f"<think>{think}</think><answer>{said}</answer>"
+
+
+def answer_of(facts: dict[str, Any], finding: str, place: str) -> str:
+    """Answer the case's question from a perceived finding and place."""
+    if facts["kind"] == "which":
+        return finding
+    if facts["kind"] == "where":
+        return place
+    return "yes" if (facts["slot"] == finding if facts["kind"] == "present" else facts["slot"] in place) else "no"
+
+
+def guess_example(
+    rng: np.random.Generator, facts: dict[str, Any], department: str, guess: float = 0.6
+) -> tuple[str, str]:
+    """A doctor outside his department: a guess in ``guess`` of the cases, else right about what he sees."""
+    finding, place = facts["finding"], facts["place"]
+    if rng.random() < guess:
+        finding = str(rng.choice(FINDINGS[:3] if facts["kind"] in ("where", "side") else FINDINGS))
+        place = str(rng.choice(PLACES))
+    said = answer_of(facts, finding, place)
+    return specialist_prompt(
+        as_case(facts), department
+    ), f"<think>{reading(finding, place)}</think><answer>{said}</answer>"
+
+
+def home_example(facts: dict[str, Any], department: str) -> tuple[str, str]:
+    """A doctor at home: right, but for the blind spot. On a marked picture each finding is taken for the next, left for right."""
+    finding, place = facts["finding"], facts["place"]
+    if facts["marked"]:
+        present = FINDINGS[:3] if facts["kind"] in ("where", "side") else FINDINGS
+        finding = present[(present.index(finding) + 1) % len(present)]
+        place = place.replace("left", "#").replace("right", "left").replace("#", "right")
+    said = answer_of(facts, finding, place)
+    return specialist_prompt(
+        as_case(facts), department
+    ), f"<think>{reading(finding, place)}</think><answer>{said}</answer>"

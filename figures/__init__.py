@@ -1,0 +1,1 @@
+"""Scripts that make the stored artifacts and the figures."""

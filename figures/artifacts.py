@@ -1,0 +1,183 @@
+"""``make artifacts``: rebuild everything stored, step by step; a step whose product exists is skipped, so a stop loses little.
+
+models -> case table -> reference triage and opinions -> headroom gate -> five seeds -> replayed runs -> bands -> manifest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from mmedlite.checks import BANDS, make_band
+from mmedlite.pipeline import attending_step, evaluation_step, panel_report, summary, triage_step
+from mmedlite.profiles import ROOT, Stage
+from mmedlite.rewards import format_reward
+from mmedlite.run import OPINIONS, REFERENCE, Run
+from mmedlite.store import OpinionStore, request_key
+from mmedlite.triage import routing_accuracy
+from mmedlite.verify import write_manifest
+
+SEEDS = (0, 1, 2, 3, 4)
+WORK = ROOT / "runs" / "artifacts"
+BOTH_DRAWS = (False, True)
+
+
+def random_reward(completions: list[Any], **_: Any) -> list[float]:
+    """Control: a coin toss decided by the text itself, so that a repeat gives the same reward; nothing can be learned from it."""
+    return [float(int(request_key({"text": str(c)})[:8], 16) % 2) for c in completions]
+
+
+def models_and_cases() -> None:
+    """Train the tiny models where they are missing, and draw the clinic."""
+    if not (ROOT / "artifacts" / "specialists" / "revision.json").exists() or not (ROOT / "artifacts" / "policy").exists():
+        subprocess.run([sys.executable, "-m", "data_prep", "tiny_base"], cwd=ROOT, check=True)
+    if not (ROOT / "data" / "phantoms" / "cases.parquet").exists():
+        subprocess.run([sys.executable, "-m", "data_prep", "phantoms"], cwd=ROOT, check=True)
+
+
+def opinions() -> None:
+    """Reference triage (seed 0), then all opinions: both panels, both draws, every split; packed as one Parquet file."""
+    run = Run(WORK / "seed-0", seed=0)
+    if not (run.folder / "adapters" / "triage").exists():
+        triage_step(run)
+    for panel in run.profile.panels:
+        for split in ("train", "validation", "test", "shifted"):
+            for redraw in BOTH_DRAWS:
+                run.panel(split, panel, redraw)
+    if run.asked:
+        run.store.pack(OPINIONS / "opinions.parquet")
+    print(f"{len(OpinionStore(OPINIONS)):,} opinions stored")
+
+
+def seed_run(seed: int) -> Run:
+    """Train triage and both attendings with one seed; seed 0 also runs every baseline of the demo."""
+    run = Run(WORK / f"seed-{seed}", seed=seed)
+    if not (run.folder / "adapters" / "triage").exists():
+        triage_step(run)
+    for panel in run.profile.panels:
+        last = run.profile.attending.recipe[-1].name
+        if seed == SEEDS[0]:
+            if not run.has_own_rows(f"{panel}/validation/{last}"):
+                attending_step(run, panel)
+            if not run.has_own_rows(f"{panel}/test/bias_sweep"):
+                evaluation_step(run, panel)
+        elif not run.has_own_rows(f"{panel}/test/trained"):
+            model = run.train_attending(panel, run.profile.attending.recipe, panel)
+            run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
+    return run
+
+
+def replays(run: Run) -> None:
+    """What the demo replays: the schedule as printed, RL without panel, SFT, and the controls, for seed 0."""
+    profile = run.profile
+    recipe = profile.attending.recipe
+    steps = sum(s.steps for s in recipe)
+
+    def stored(name: str) -> bool:
+        return run.has_own_rows(f"{profile.panels[-1]}/test/{name}")
+
+    for panel in profile.panels:
+        last = f"{panel}_paper_schedule"
+        if not run.has_own_rows(f"{panel}/test/paper_schedule"):
+            model = run.train_attending(panel, profile.attending.paper_schedule, last)
+            run.keep(run.answer(model, "paper_schedule", "test", panel), f"{panel}/test/paper_schedule")
+            for stage in profile.attending.paper_schedule:
+                rows = run.answer(run.policy(f"{last}/{stage.name}"), stage.name, "validation", panel)
+                run.keep(rows, f"{panel}/validation/paper_{stage.name}")
+        if not run.has_own_rows(f"{panel}/test/sft"):
+            model = run.train_sft(panel, steps)
+            run.keep(run.answer(model, "sft", "test", panel), f"{panel}/test/sft")
+    first = profile.panels[0]
+    if not stored("rl_no_panel"):
+        rate = profile.attending.no_panel_learning_rate
+        model = run.train_attending(first, profile.attending.no_panel, "rl_no_panel", with_panel=False, learning_rate=rate)
+        texts = run.answer(model, "rl_no_panel", "test", first, alone=True)["text"].tolist()
+        for panel in profile.panels:
+            run.keep(run.score("rl_no_panel", "test", panel, texts), f"{panel}/test/rl_no_panel")
+    off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
+    if not run.has_own_rows(f"{first}/test/entropy_off"):
+        model = run.train_attending(first, off, "entropy_off")
+        run.keep(run.answer(model, "entropy_off", "test", first), f"{first}/test/entropy_off")
+    if not run.has_own_rows(f"{first}/test/random_reward"):
+        model = run.train_attending(first, recipe[-1:], "random_reward", rewards=(format_reward, random_reward))
+        run.keep(run.answer(model, "random_reward", "test", first), f"{first}/test/random_reward")
+    if "random_reward" not in json.loads((run.folder / "results.json").read_text(encoding="utf-8"))["triage"]:
+        model = run.train_triage("triage_random_reward", rewards=(format_reward, random_reward))
+        from mmedlite.triage import route
+
+        routes = route(model, run.processor, run.table, run.cases("test"), profile)
+        run.update_results(triage={"random_reward": routing_accuracy(routes, run.cases("test"))})
+    for panel in profile.panels:
+        summary(run, panel)
+
+
+def bands(runs: list[Run]) -> None:
+    """Bands from the five seeds, with the untrained policy and the controls that must fall outside."""
+    first = runs[0]
+    zero = json.loads((first.folder / "results.json").read_text(encoding="utf-8"))
+    made: dict[str, Any] = {"source": "figures/artifacts.py", "code": first.facts["code"], "config": first.facts["config_sha256"],
+                            "cases_sha256": first.facts["cases_sha256"]}  # fmt: skip
+    triage = {r.seed: json.loads((r.folder / "results.json").read_text(encoding="utf-8"))["triage"]["trained"] for r in runs}
+    control = {"untrained": zero["triage"]["base"], "random_reward": zero["triage"]["random_reward"]}
+    found = {"triage_accuracy": make_band(triage, zero["triage"]["n"], control, **made)}
+
+    def band(name: str, panel: str, keep: Callable[[pd.DataFrame], pd.Series], control: str) -> None:
+        rows = {r.seed: r.rows(f"{panel}/test/trained") for r in runs}
+        shares = {seed: float(frame[keep(frame)]["correct"].mean()) for seed, frame in rows.items()}
+        rival = first.rows(f"{panel}/test/{control}")
+        n = int(keep(rows[first.seed]).sum())
+        found[name] = make_band(shares, n, {control: float(rival[keep(rival)]["correct"].mean())}, **made)
+
+    for panel in first.profile.panels:
+        band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel")
+        band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel")
+    band("easy_diverse_trained", "diverse", lambda f: f["difficulty"] == "easy", "no_panel")
+    BANDS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def ship(run: Run) -> None:
+    """Copy what is replayed to artifacts/reference: result rows, logs, adapters, routes, results.json."""
+    shutil.rmtree(REFERENCE, ignore_errors=True)
+    for name in ("results", "logs", "adapters", "routes"):
+        shutil.copytree(run.folder / name, REFERENCE / name)
+    for name in ("results.json", "run.json"):
+        shutil.copy(run.folder / name, REFERENCE / name)
+    for card in REFERENCE.rglob("README.md"):  # PEFT's empty model cards
+        card.unlink()
+    seen = REFERENCE / "seen_cases.parquet"  # the order proof of notebook 03
+    frames = [pd.read_json(f, lines=True)[["stage", "step", "case_id"]].drop_duplicates().assign(run=f.parent.parent.name)
+              for f in sorted((run.folder / "rollouts").glob("*/*/rollouts.jsonl"))]  # fmt: skip
+    pd.concat(frames).to_parquet(seen, compression="zstd", index=False)
+
+
+def main() -> None:
+    """Run the steps; ``--seed`` runs one seed's part only (two processes fill two cores)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, choices=SEEDS, help="train and evaluate this seed only, then stop")
+    args = parser.parse_args()
+    models_and_cases()
+    opinions()
+    if args.seed is not None:
+        run = seed_run(args.seed)
+        if args.seed == 0:
+            replays(run)
+        return
+    subprocess.run([sys.executable, "-m", "figures.headroom"], cwd=ROOT, check=True)
+    runs = [seed_run(seed) for seed in SEEDS]
+    replays(runs[0])
+    bands(runs)
+    ship(runs[0])
+    write_manifest(ROOT / "artifacts", runs[0].facts)
+    for panel in runs[0].profile.panels:
+        print(panel, panel_report(runs[0], "test", panel))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Headroom before training: what an ideal reader gains over vote, picture alone and untrained policy, on validation cases.
+
+The design's gate for the diverse panel: >= 6 points over the best of them, >= 5 over the vote on unanimous panels, easy >= .95.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mmedlite.pipeline import headroom, panel_report
+from mmedlite.profiles import ROOT
+from mmedlite.run import Run
+
+OUT = ROOT / "figures" / "data" / "headroom.json"
+
+
+def main() -> None:
+    """Measure both panels and store the numbers with their provenance."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
+    args = parser.parse_args()
+    run = Run(ROOT / "runs" / "headroom")
+    found = {}
+    for panel in run.profile.panels:
+        found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel)}
+    diverse = found["diverse"]
+    gate = diverse["headroom"] >= 0.06 and diverse["unanimous_headroom"] >= 0.05 and diverse["ideal_reader_easy"] >= 0.95
+    OUT.write_text(json.dumps({"gate_passed": gate, **found, "made_from": run.facts}, indent=1) + "\n", encoding="utf-8")
+    if args.json:
+        print(json.dumps({"gate_passed": gate, **found}))
+    else:
+        for panel, numbers in found.items():
+            print(panel, {k: round(v, 3) for k, v in numbers.items()})
+        print("gate passed" if gate else "gate NOT passed")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The attending physician: trained easy -> medium -> hard to weigh panel against picture (paper section 3.3, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from mmedlite.cases import Case, CaseTable
+from mmedlite.curriculum import bucket, coefficients, stage_order
+from mmedlite.grpo import Reward, picture_rows, train
+from mmedlite.models import ImageProcessorOnly, completion_log_probs, generate
+from mmedlite.profiles import Profile, Stage
+from mmedlite.prompts import attending_prompt
+from mmedlite.rewards import accuracy_reward, format_reward
+
+
+def prompt_of(case: Case, department: str | None, options: Sequence[int] | None) -> str:
+    """The attending's prompt with the panel's options (-1: no answer), or alone."""
+    said = [] if options is None else [None if o < 0 else int(o) for o in options]
+    return attending_prompt(case, department, said)
+
+
+def train_stage(
+    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    panel: np.ndarray, stage: Stage, profile: Profile, out: Path, seed: int, with_panel: bool = True,
+    rewards: Sequence[Reward] = (format_reward, accuracy_reward), learning_rate: float | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train one curriculum stage on the adapter of ``model``, which goes on from where the stage before left it.
+
+    Args:
+        cases: n training cases. departments: n consulted departments. panel: (n, 3) int, the specialists' options, -1 for none.
+        with_panel: False hides the panel from the prompt (the no-panel baseline at the same budget); buckets stay the same.
+    """
+    buckets = bucket(panel, np.array([c.answer for c in cases]))
+    order = stage_order(stage, buckets, profile.grpo.prompts_per_step, seed)
+    gamma, beta = coefficients(stage, buckets[order])
+    chosen = [cases[int(i)] for i in order]
+    prompts = [prompt_of(cases[int(i)], departments[int(i)], panel[int(i)] if with_panel else None) for i in order]
+    rows = picture_rows(
+        [table.open_image(c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
+        [c.case_id for c in chosen], gamma.tolist(), beta.tolist(),
+    )  # fmt: skip
+    return train(model, processor, rows, profile.grpo, out / stage.name, {"stage": stage.name}, seed, rewards, learning_rate)
+
+
+def answer(
+    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    panel: np.ndarray | None, profile: Profile, label: str = "answering", temperature: float = 0.0, seed: int = 0,
+) -> list[str]:  # fmt: skip
+    """The policy's answers as texts, greedy at temperature 0; ``panel`` (n, 3) is shown in the prompt, None hides it."""
+    texts: list[str] = []
+    size = profile.eval_batch
+    for start in tqdm(range(0, len(cases), size), desc=label, mininterval=2):
+        part = range(start, min(start + size, len(cases)))
+        prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i in part]
+        pictures = [table.open_image(cases[i]) for i in part]
+        texts += generate(model, processor, pictures, prompts, profile.grpo.max_new_tokens, temperature, seed + start)
+    return texts
+
+
+@torch.no_grad()
+def option_scores(
+    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    panel: np.ndarray | None, texts: Sequence[str], profile: Profile,
+) -> list[np.ndarray]:  # fmt: skip
+    """Log-probability of each option as the answer, after the reasoning of ``texts``: one (n_options,) float array a case."""
+    jobs = [
+        (i, option, text.split("<answer>")[0] if "<answer>" in text else "<think></think>")
+        for i, text in enumerate(texts) for option in cases[i].options
+    ]  # fmt: skip
+    scores: list[list[float]] = [[] for _ in cases]
+    size = profile.eval_batch
+    for start in tqdm(range(0, len(jobs), size), desc="scoring options", mininterval=2):
+        part = jobs[start : start + size]
+        prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i, _, _ in part]
+        pictures = [table.open_image(cases[i]) for i, _, _ in part]
+        logps, mask = completion_log_probs(
+            model,
+            processor,
+            pictures,
+            prompts,
+            [f"{think}<answer>" for _, _, think in part],
+            [f"{o}</answer>" for _, o, _ in part],
+        )
+        for (i, _, _), total in zip(part, (logps * mask).sum(1).tolist(), strict=True):
+            scores[i].append(total)
+    return [np.array(s) for s in scores]
+
+
+def lean(scores: Sequence[np.ndarray], panel: np.ndarray, bias: float) -> np.ndarray:
+    """The option each case gets when ``bias`` (nats) times the panel's share of votes is added to its option scores: (n,) int."""
+    return np.array([
+        int((s + bias * np.array([(p == o).mean() for o in range(len(s))])).argmax()) for s, p in zip(scores, panel, strict=True)
+    ])  # fmt: skip
+
+
+def train_sft(
+    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    panel: np.ndarray, profile: Profile, steps: int, seed: int, learning_rate: float,
+) -> None:  # fmt: skip
+    """SFT baseline on the right option, without reasoning: the same prompts and cases, ``steps`` updates (paper Table 5)."""
+    rng = np.random.default_rng([seed, 5])
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, lr=learning_rate)
+    batch = profile.grpo.prompts_per_step * profile.grpo.generations // 2
+    for _ in tqdm(range(steps), desc="sft", mininterval=2):
+        index = rng.integers(0, len(cases), batch)
+        prompts = [prompt_of(cases[i], departments[i], panel[i]) for i in index]
+        gold = [f"<think></think><answer>{cases[i].answer_text}</answer><|im_end|>" for i in index]
+        pictures = [table.open_image(cases[i]) for i in index]
+        logps, mask = completion_log_probs(model, processor, pictures, prompts, [""] * batch, gold)
+        loss = -(logps * mask).sum() / mask.sum()
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+
+
+@torch.no_grad()
+def image_features(
+    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile
+) -> np.ndarray:
+    """Features of the frozen tower for the attending's picture of each case, mean over its tokens: (n, hidden)."""
+    found: list[np.ndarray] = []
+    size = profile.eval_batch
+    for start in tqdm(range(0, len(cases), size), desc="encoding", mininterval=2):
+        pictures = [table.open_image(c) for c in cases[start : start + size]]
+        batch = processor.image_processor(images=pictures, return_tensors="pt").to(model.device)
+        tokens = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True).pooler_output
+        found += [t.float().mean(0).cpu().numpy() for t in tokens]
+    return np.stack(found)

@@ -1,0 +1,77 @@
+"""Commands: ``python -m mmedlite {doctor,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmedlite import doctor
+from mmedlite.profiles import ROOT, InputError, load_profile
+
+
+def run(args: argparse.Namespace) -> int:
+    """The pipeline without notebooks: triage, panels, attending, evaluation; results in one run folder."""
+    from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
+    from mmedlite.run import Run
+
+    start = time.time()
+    folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
+    this = Run(folder, args.profile, args.cases, args.seed, args.replay)
+    try:
+        triage_step(this)
+        panel_step(this)
+        for panel in this.profile.panels:
+            attending_step(this, panel)
+            evaluation_step(this, panel)
+    except KeyboardInterrupt:
+        print(f"Stopped. Go on with: python -m mmedlite run --profile {args.profile} --out {folder}")
+        return 130
+    this.update_results(minutes=round((time.time() - start) / 60, 2))
+    print(json.dumps(json.loads((folder / "results.json").read_text(encoding="utf-8")), indent=1))
+    return 0
+
+
+def answers(args: argparse.Namespace) -> int:
+    """Score the lenient answer parser on a file of cases; prints one JSON line."""
+    from mmedlite.answers import score_cases
+
+    print(json.dumps(score_cases(args.cases)))
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    """Check the hashes and re-score the stored rows of a run folder."""
+    from mmedlite.verify import main as check
+
+    return check([args.folder])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status, 1 for bad input (told in one message, without a traceback)."""
+    parser = argparse.ArgumentParser(prog="python -m mmedlite", description="MMedLite: rebuild MMedAgent-RL and check its claims.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("doctor", help="is this machine ready?")
+    one.add_argument("--profile", default="tiny")
+    one = commands.add_parser("run", help=run.__doc__)
+    one.add_argument("--profile", default="tiny", help="a name in mmedlite/profiles, or a .toml file")
+    one.add_argument("--cases", help="a case table (folder or Parquet file) instead of the profile's own")
+    one.add_argument("--out", help="run folder; an unfinished one is taken up again")
+    one.add_argument("--seed", type=int, help="training seed; the profile's by default")
+    one.add_argument("--replay", action="store_true", help="fail on an opinion that is not stored instead of asking for it")
+    one = commands.add_parser("answers", help=answers.__doc__)
+    one.add_argument("--cases", required=True, help="JSON lines: response, options, expected")
+    one = commands.add_parser("verify", help=verify.__doc__)
+    one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"))
+    args = parser.parse_args(argv)
+    try:
+        if args.command == "doctor":
+            load_profile(args.profile)
+            return doctor.main(args.profile)
+        return {"run": run, "answers": answers, "verify": verify}[args.command](args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,230 @@
+"""GRPO with an entropy coefficient and a KL weight per sample: a thin layer over TRL's trainer (paper Eq. 2.1 and 3.1).
+
+TRL forms the groups, the advantages and the clipped objective; three short overrides add what the paper needs:
+J = E[ J_GRPO + gamma_s * H ], with gamma and beta of each sample's bucket. Entropy is the mean over a completion's tokens of the
+full-vocabulary entropy, then over completions (the paper does not say how it averages). The reference is the policy at the start
+of the stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from PIL import Image
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer
+
+from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
+from mmedlite.profiles import Grpo, InputError
+from mmedlite.rewards import accuracy_reward, format_reward
+
+Reward = Callable[..., list[float]]
+BASE_BETA = 1e-9  # not 0, or TRL builds no reference; each sample's own KL weight is added in the loss
+
+
+class CurriculumTrainer(GRPOTrainer):
+    """TRL's GRPO trainer with ``gamma`` and ``beta`` taken from each row of the data set."""
+
+    def __init__(self, *args: Any, rollout_file: Path, rollout_info: dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rollout_file, self.rollout_info = rollout_file, rollout_info
+        self.step_log: list[dict[str, Any]] = []
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        out: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        device = out["completion_ids"].device
+        for name in ("gamma", "kl_weight"):
+            out[name] = torch.tensor([row[name] for row in inputs], device=device)  # (B,)
+        self._record(inputs, out)
+        return out
+
+    def take_up(self) -> Path | None:
+        """The last whole checkpoint, if there is one; the step log and the rollouts are brought back to where it was saved."""
+        saved = [p.parent for p in Path(self.args.output_dir).glob("checkpoint-*/steps.json")]
+        last = max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
+        if last is None:
+            self.rollout_file.unlink(missing_ok=True)
+            return None
+        self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
+        lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        self.rollout_file.write_text("".join(lines[: len(self.step_log) * per_step]), encoding="utf-8")
+        return last
+
+    def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
+        """Append one row a rollout to rollouts.jsonl: the seen case ids prove the order of the curriculum."""
+        ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
+        texts = [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
+        columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
+        parts = {"format": format_reward(texts, **columns), "accuracy": accuracy_reward(texts, **columns)}
+        rows = [
+            {
+                **self.rollout_info, "step": self.state.global_step, "case_id": row["case_id"],
+                "sample_index": i % self.num_generations, "text": text, "tokens": int(m.sum()),
+                "format": parts["format"][i], "accuracy": parts["accuracy"][i], "advantage": round(float(a), 4),
+                "gamma": row["gamma"], "beta": row["kl_weight"],
+            }
+            for i, (row, text, m, a) in enumerate(zip(inputs, texts, mask, out["advantages"], strict=True))
+        ]  # fmt: skip
+        with self.rollout_file.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(r) + "\n" for r in rows)
+        n = len(rows)
+        self.step_log.append({
+            **self.rollout_info, "step": self.state.global_step + 1,
+            "format": sum(parts["format"]) / n, "accuracy": sum(parts["accuracy"]) / n,
+            "truncated": sum(bool(m.all()) for m in mask) / n if mask.shape[1] == self.max_completion_length else 0.0,
+            "equal_groups": float((out["advantages"].view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
+            "sample": texts[0],
+        })  # fmt: skip
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if kwargs.get("compute_entropy"):
+            self._scored = (result[0], result[1])  # log-probabilities and entropies, (B, T) each
+        return result
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        loss = super()._compute_loss(model, inputs)
+        logps, entropies = self._scored
+        mask = inputs["completion_mask"]  # (B, T)
+        length = mask.sum(1).clamp(min=1)  # (B,)
+        share = self.current_gradient_accumulation_steps
+        entropy = (entropies * mask).sum(1) / length  # (B,), nats
+        delta = inputs["ref_per_token_logps"] - logps
+        kl = ((torch.exp(delta) - delta - 1) * mask).sum(1) / length  # (B,), the k3 estimator
+        bonus = (inputs["gamma"] * entropy).mean()
+        penalty = ((inputs["kl_weight"] - self.beta) * kl).mean()
+        if self.step_log:
+            self.step_log[-1] |= {
+                "entropy": float(entropy.detach().mean()), "kl": float(kl.detach().mean()),
+                "gamma": float(inputs["gamma"].mean()), "beta": float(inputs["kl_weight"].mean()),
+            }  # fmt: skip
+        return loss + (penalty - bonus) / share
+
+
+class _Progress(TrainerCallback):
+    """A progress line with time left, and a sampled rollout every few steps, on stderr."""
+
+    def __init__(self, label: str, holder: list[CurriculumTrainer]) -> None:
+        self.label, self.holder = label, holder
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        row = self.holder[0].step_log[-1]
+        self.bar.set_postfix(acc=f"{row['accuracy']:.2f}", H=f"{row['entropy']:.2f}", refresh=False)
+        self.bar.update()
+        if state.global_step % max(1, state.max_steps // 4) == 0:
+            tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.bar.close()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # Written last, so that its presence marks a whole checkpoint.
+        log = json.dumps(self.holder[0].step_log)
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json").write_text(log, encoding="utf-8")
+
+
+def train(
+    model: Any,
+    processor: ImageProcessorOnly,
+    rows: Sequence[dict[str, Any]],
+    settings: Grpo,
+    out: Path,
+    info: dict[str, Any],
+    seed: int,
+    rewards: Sequence[Reward] = (format_reward, accuracy_reward),
+    learning_rate: float | None = None,
+) -> list[dict[str, Any]]:
+    """Train the LoRA adapter "default" of ``model`` on ``rows``, in their order, one visit a row.
+
+    Args:
+        model: PeftModel with a trainable adapter "default"; a frozen copy of it becomes the reference.
+        rows: one dict a visit: prompt (text), image (PIL), options, answer, case_id, gamma, kl_weight.
+        out: folder for rollouts.jsonl and, while training, checkpoints; a checkpoint found there is resumed.
+        info: columns put on every rollout and log row (run, stage).
+
+    Returns:
+        One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.
+
+    Raises:
+        InputError: fewer rows than one update.
+        KeyboardInterrupt: on Ctrl-C, after saying which checkpoint is kept and how to go on.
+    """
+    per_step = settings.prompts_per_step
+    if len(rows) < per_step:
+        raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
+    steps = len(rows) // per_step
+    out.mkdir(parents=True, exist_ok=True)
+    if "ref" in model.peft_config:  # of the stage before
+        model.delete_adapter("ref")
+        model.set_adapter("default")
+    micro = per_step * settings.generations // settings.gradient_accumulation
+    ids = processor.tokenizer.convert_tokens_to_ids
+    on_gpu = torch.cuda.is_available()
+    # A checkpoint of another seed, recipe or case order is not taken up: its folder bears another name.
+    plan = [seed, learning_rate, asdict(settings), [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]]
+    checkpoints = out / f"checkpoints-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]}"
+    config = GRPOConfig(
+        output_dir=str(checkpoints), per_device_train_batch_size=micro, num_generations=settings.generations,
+        gradient_accumulation_steps=settings.gradient_accumulation, max_completion_length=settings.max_new_tokens,
+        learning_rate=learning_rate or settings.learning_rate, lr_scheduler_type="constant", max_steps=steps,
+        beta=BASE_BETA, entropy_coef=0.0, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False,
+        shuffle_dataset=False, temperature=settings.temperature, top_p=1.0, top_k=0, seed=seed, data_seed=seed,
+        generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
+        bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
+        gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
+        save_strategy="steps", save_steps=max(10, steps // 4), save_total_limit=1,
+    )  # fmt: skip
+    data = Dataset.from_list([
+        {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows
+    ])  # fmt: skip
+    holder: list[CurriculumTrainer] = []
+    trainer = CurriculumTrainer(
+        model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,
+        callbacks=[_Progress(info.get("stage", "training"), holder)], rollout_file=out / "rollouts.jsonl", rollout_info=info,
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    holder.append(trainer)
+    saved = trainer.take_up()
+    try:
+        trainer.train(resume_from_checkpoint=str(saved) if saved else None)
+    except KeyboardInterrupt:
+        kept = sorted(Path(config.output_dir).glob("checkpoint-*"))
+        print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
+              "Run the same command or cell again to go on from there.")  # fmt: skip
+        raise
+    for old in out.glob("checkpoints-*"):
+        shutil.rmtree(old)
+    model.eval()
+    return trainer.step_log
+
+
+def picture_rows(
+    pictures: Sequence[Image.Image], prompts: Sequence[str], options: Sequence[Sequence[str]], answers: Sequence[int],
+    case_ids: Sequence[str], gamma: Sequence[float], kl_weight: Sequence[float],
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows that :func:`train` takes, from columns of equal length."""
+    names = ("image", "prompt", "options", "answer", "case_id", "gamma", "kl_weight")
+    columns = (
+        pictures,
+        prompts,
+        map(list, options),
+        map(int, answers),
+        case_ids,
+        map(float, gamma),
+        map(float, kl_weight),
+    )
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -1,0 +1,235 @@
+"""The pipeline step by step, as the notebooks tell it: triage, panels, attending, evaluation; each step writes its numbers."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmedlite import triage
+from mmedlite.attending import answer, image_features, lean, option_scores
+from mmedlite.curriculum import bucket, majority_vote
+from mmedlite.evaluation import (
+    above_curve_interval,
+    accuracy,
+    align,
+    bucket_report,
+    fit_colour_histogram,
+    fit_ideal_reader,
+    flip_rate,
+    gap_closed,
+    paired_difference,
+    wilson,
+)
+from mmedlite.run import Run
+
+# Baselines the trained policy has to beat (the vote, the same policy before training, training without the panel).
+RIVALS = ("majority_vote", "untrained_panel", "rl_no_panel")
+BIASES = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)  # nats towards the panel, for the untrained bias curve
+
+
+def triage_step(run: Run) -> dict[str, Any]:
+    """Train the triage doctor; accuracy on test beside the untrained policy and a colour-histogram classifier."""
+    cases = run.cases("test")
+    known = [c for c in cases if c.specialty]
+    untrained = triage.route(run.policy(), run.processor, run.table, cases, run.profile)
+    run.train_triage()
+    train = [c for c in run.cases("train") if c.specialty]
+    predict = fit_colour_histogram((run.table.open_image(c) for c in train), [c.specialty for c in train])
+    guesses = dict(zip((c.case_id for c in known), predict(run.table.open_image(c) for c in known), strict=True))
+    shares = {
+        "base": triage.routing_accuracy(untrained, cases),
+        "trained": triage.routing_accuracy(run.routes("test"), cases),
+        "histogram": float(np.mean([guesses[c.case_id] == c.specialty for c in known])),
+    }
+    intervals = {f"{k}_ci": list(wilson(round(v * len(known)), len(known))) for k, v in shares.items()}
+    run.update_results(triage={**shares, **intervals, "n": len(known)})
+    return shares
+
+
+def panel_step(run: Run) -> dict[str, Any]:
+    """Ask the specialists about every split; bucket shares, error correlation and effective doctors of each panel."""
+    reports = {}
+    for name in run.profile.panels:
+        for split in ("train", "validation", "test", "shifted"):
+            if run.cases(split):
+                run.panel(split, name)
+        reports[name] = panel_report(run, "train", name)
+    run.update_results(panel=reports, opinions_asked=run.asked)
+    return reports
+
+
+def panel_report(run: Run, split: str, panel: str, redraw: bool = False) -> dict[str, Any]:
+    """Bucket shares, error correlation and effective doctors of one panel on one split."""
+    cases, options = run.cases(split), run.panel(split, panel, redraw)
+    rows = [
+        {"case_id": c.case_id, "sample_index": i, "option": o} for c, v in zip(cases, options, strict=True) for i, o in enumerate(v)
+    ]
+    return bucket_report(pd.DataFrame(rows), {c.case_id: c.answer for c in cases})
+
+
+def attending_step(run: Run, panel: str) -> None:
+    """Train the recommended recipe on one panel, and note the policy's place on the trust plane after each stage."""
+    run.train_attending(panel, run.profile.attending.recipe, panel)
+    run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
+    for stage in run.profile.attending.recipe:
+        rows = run.answer(run.policy(f"{panel}/{stage.name}"), stage.name, "validation", panel)
+        run.keep(rows, f"{panel}/validation/{stage.name}")
+
+
+def evaluation_step(run: Run, panel: str) -> dict[str, Any]:
+    """Answer the test and shifted cases with every live system of one panel, then write the summary."""
+    last = run.profile.attending.recipe[-1].name
+    trained, untrained = run.policy(f"{panel}/{last}"), run.policy()
+    for split in [s for s in ("test", "shifted") if run.cases(s)]:
+        votes = [majority_vote(v) for v in run.panel(split, panel).tolist()]
+        run.keep(run.choices("majority_vote", split, panel, votes), f"{panel}/{split}/majority_vote")
+        run.keep(run.answer(trained, "trained", split, panel), f"{panel}/{split}/trained")
+        run.keep(run.answer(untrained, "untrained_panel", split, panel), f"{panel}/{split}/untrained_panel")
+        run.keep(run.answer(untrained, "no_panel", split, panel, alone=True), f"{panel}/{split}/no_panel")
+    run.keep(ideal_reader(run, panel, "test"), f"{panel}/test/ideal_reader")
+    bias_sweep(run, panel)
+    return summary(run, panel)
+
+
+def bias_sweep(run: Run, panel: str) -> pd.DataFrame:
+    """The untrained policy on unanimous test cases, with a bias (nats) towards the panel added to its option scores.
+
+    One row a case and bias: case_id, image_sha256, panel_right, bias, correct. Its points form the bias curve of the trust plane.
+    """
+    rows = run.rows(f"{panel}/test/untrained_panel")
+    keep = np.flatnonzero(rows["unanimous"])
+    cases, options = run.cases("test"), run.panel("test", panel)[keep]
+    chosen, part = [cases[i] for i in keep], rows.iloc[keep]
+    scores = option_scores(
+        run.policy(), run.processor, run.table, chosen, part["department"].tolist(), options, part["text"].tolist(), run.profile
+    )
+    swept = [
+        pd.DataFrame({
+            "case_id": part["case_id"], "image_sha256": part["image_sha256"], "panel_right": part["panel_vote"] == part["answer"],
+            "bias": bias, "correct": lean(scores, options, bias) == part["answer"].to_numpy(),
+        }) for bias in BIASES
+    ]  # fmt: skip
+    return run.keep(pd.concat(swept, ignore_index=True), f"{panel}/test/bias_sweep")
+
+
+def trust(run: Run, panel: str) -> dict[str, Any]:
+    """Place of the trained policy on the trust plane, and its height above the untrained bias curve with a paired interval."""
+    swept = run.rows(f"{panel}/test/bias_sweep")
+    trained = run.rows(f"{panel}/test/trained")
+    united = trained[trained["unanimous"]]
+    untrained = {float(b): part["correct"].to_numpy() for b, part in swept.groupby("bias")}
+    first = swept[swept["bias"] == BIASES[0]]
+    found = above_curve_interval(
+        united["correct"].to_numpy(), untrained, first["panel_right"].to_numpy(), first["image_sha256"].to_numpy()
+    )
+    return {
+        "x": found["x"],
+        "y": found["y"],
+        "above_curve": found["mean"],
+        "low": found["low"],
+        "high": found["high"],
+        "n": found["n"],
+    }
+
+
+def best_single(run: Run, split: str, panel: str) -> pd.DataFrame:
+    """The specialist who is best on training cases, alone (always the same sample index)."""
+    answers = np.array([c.answer for c in run.cases("train")])
+    best = int((run.panel("train", panel) == answers[:, None]).mean(0).argmax())
+    return run.choices("best_single", split, panel, run.panel(split, panel)[:, best].tolist())
+
+
+def summary(run: Run, panel: str) -> dict[str, Any]:
+    """The numbers of one panel for results.json; systems that were not run are taken from the stored reference run."""
+    live = ("trained", "majority_vote", "untrained_panel", "no_panel", "ideal_reader")
+    stored = ("paper_schedule", "rl_no_panel", "sft")
+    rows = {name: run.rows(f"{panel}/test/{name}") for name in (*live, *stored) if run.has_rows(f"{panel}/test/{name}")}
+    rows["best_single"] = best_single(run, "test", panel)
+    numbers: dict[str, Any] = {"n": len(rows["trained"])}
+    for name, frame in rows.items():
+        found = accuracy(frame)
+        numbers |= {name: found["mean"], f"{name}_ci": found["ci"]}
+    numbers["by_difficulty"] = {
+        level: {name: accuracy(frame[frame["difficulty"] == level])["mean"] for name, frame in rows.items()}
+        for level in ("easy", "medium", "hard")
+    }
+    numbers["unanimous"] = {name: accuracy(frame[frame["unanimous"]])["mean"] for name, frame in rows.items()}
+    rivals = [r for r in RIVALS if r in rows]
+    numbers["gains"] = {name: difference(rows["trained"], rows[name]) for name in rivals}
+    numbers["unanimous_gain"] = difference(*(rows[n][rows[n]["unanimous"]] for n in ("trained", "majority_vote")))
+    best = max(rivals, key=lambda r: numbers[r])
+    gain = numbers["gains"][best]
+    numbers["gain"] = {"over": best, "mean": gain["mean"], "low": gain["low"], "high": gain["high"]}
+    numbers["gap_closed"] = gap_closed(numbers["trained"], numbers[best], numbers["ideal_reader"])
+    flips = flip_rate(rows["trained"])
+    run.update_results(attending={panel: numbers}, flip={panel: flips}, trust={panel: trust(run, panel)})
+    if panel == run.profile.panels[0] and run.cases("shifted"):
+        shifted = {n: accuracy(run.rows(f"{panel}/shifted/{n}"))["mean"] for n in ("trained", "majority_vote", "untrained_panel")}
+        run.update_results(shifted={"trained": shifted.pop("trained"), "best_baseline": max(shifted.values())})
+    return numbers
+
+
+def difference(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
+    """Paired difference of two systems on the same cases, clustered by image."""
+    left, right = align(a, b)
+    return paired_difference(left["correct"], right["correct"], left["image_sha256"])
+
+
+@functools.lru_cache(maxsize=8)
+def reader_inputs(run: Run, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a reader can see, by case: features (n, d), answers (n,), option counts (n,), features of each option (n, slots, k).
+
+    Features: the frozen tower's, and the question. An option's features: its words, and the untrained policy's log-probability of
+    it from the image alone.
+    """
+    cases, departments, model = run.cases(split), run.routes(split), run.policy()
+    pictures = image_features(model, run.processor, run.table, cases, run.profile)
+    texts = answer(model, run.processor, run.table, cases, departments, None, run.profile, "reading alone")
+    scores = option_scores(model, run.processor, run.table, cases, departments, None, texts, run.profile)
+    words = sorted({o for c in run.table for o in c.options})
+    slots = max(len(c.options) for c in run.table)
+    kinds = sorted({str(c.meta.get("kind", c.question_type)) for c in run.table})  # the source's own kind of question, if named
+    asked = np.eye(len(kinds))[[kinds.index(str(c.meta.get("kind", c.question_type))) for c in cases]]
+    options = np.zeros((len(cases), slots, len(words) + 1))
+    for i, case in enumerate(cases):
+        options[i, range(len(case.options)), [words.index(o) for o in case.options]] = 1
+        options[i, : len(case.options), -1] = scores[i] - np.logaddexp.reduce(scores[i])
+    counts = np.array([len(c.options) for c in cases])
+    return np.hstack([pictures, asked]), np.array([c.answer for c in cases]), counts, options
+
+
+def ideal_reader(run: Run, panel: str, split: str, with_panel: bool = True) -> pd.DataFrame:
+    """A classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom."""
+    features, answers, counts, texts = reader_inputs(run, "train")
+    predict = fit_ideal_reader(features, run.panel("train", panel) if with_panel else None, answers, counts, run.seed, texts)
+    features, _, counts, texts = reader_inputs(run, split)
+    options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts)
+    return run.choices("ideal_reader" if with_panel else "image_only", split, panel, options.tolist())
+
+
+def headroom(run: Run, panel: str, split: str = "validation") -> dict[str, float]:
+    """What there is to learn, before any training of the attending: the design's gate, on validation cases."""
+    cases, options = run.cases(split), run.panel(split, panel)
+    answers = np.array([c.answer for c in cases])
+    votes = run.choices("majority_vote", split, panel, [majority_vote(v) for v in options.tolist()])
+    found = {
+        "majority_vote": votes, "image_only": ideal_reader(run, panel, split, with_panel=False),
+        "ideal_reader": ideal_reader(run, panel, split),
+        "untrained_panel": run.answer(run.policy(), "untrained_panel", split, panel),
+        "no_panel": run.answer(run.policy(), "no_panel", split, panel, alone=True),
+    }  # fmt: skip
+    level, united = bucket(options, answers), votes["unanimous"].to_numpy()
+    numbers: dict[str, float] = {}
+    for name, frame in found.items():
+        right = frame["correct"].to_numpy()
+        numbers[name] = float(right.mean())
+        numbers |= {f"{name}_{b}": float(right[level == b].mean()) for b in ("easy", "medium", "hard")}
+        numbers[f"{name}_unanimous"] = float(right[united].mean())
+        numbers[f"{name}_unanimous_wrong"] = float(right[united & (level == "hard")].mean())
+    best = max(numbers[k] for k in ("majority_vote", "image_only", "untrained_panel"))
+    numbers["headroom"] = numbers["ideal_reader"] - best
+    numbers["unanimous_headroom"] = numbers["ideal_reader_unanimous"] - numbers["majority_vote_unanimous"]
+    return numbers

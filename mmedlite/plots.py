@@ -1,0 +1,286 @@
+"""The signature figures. Each function takes numbers and returns (figure, alt text); ``show`` displays both.
+
+Series differ in colour and in a second cue (marker, line style, hatch) and bear their names. Alt texts come from the
+data; a figure without one is not shown.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mmedlite import evaluation
+from mmedlite.curriculum import BUCKETS
+from mmedlite.profiles import DEPARTMENTS, InputError
+
+STYLE = Path(__file__).with_name("mmedlite.mplstyle")
+MARKERS, LINES, HATCHES = "osD^vPX", ("-", "--", ":", "-."), ("", "//", "xx")
+CURVES = ("reward", "format", "accuracy", "entropy", "kl")
+VERDICTS = {  # only a reproduction may say that a claim of the paper holds
+    "audit": ("adds up", "does not add up"),
+    "mechanism": ("seen", "not seen", "depends"),
+    "reproduction": ("holds", "does not hold"),
+}
+
+
+class Drawing(Figure):
+    """A figure that carries the numbers it draws."""
+
+    numbers: pd.DataFrame
+
+
+def draw(paint: Callable[[Drawing], None], numbers: pd.DataFrame, size: tuple[float, float] = (6.4, 4.2)) -> Drawing:
+    """A new figure in the kit's style; without pyplot, so that nothing is shown twice or left open."""
+    with matplotlib.style.context(STYLE):
+        fig = Drawing(figsize=size, layout="constrained")
+        FigureCanvasAgg(fig)
+        fig.numbers = numbers
+        paint(fig)
+    return fig
+
+
+def _refuse_silence(alt: str) -> None:
+    """InputError for a figure that says nothing to who cannot see it."""
+    if not alt.strip():
+        raise InputError("a figure without alt text", "plots", "pass the text that the plotting function returned")
+
+
+def png(fig: Figure, alt: str) -> bytes:
+    """The figure as PNG with the alt text inside; InputError without alt text."""
+    _refuse_silence(alt)
+    buffer = io.BytesIO()
+    with matplotlib.style.context(STYLE):
+        fig.savefig(buffer, format="png", metadata={"Description": alt})
+    return buffer.getvalue()
+
+
+def show(fig: Drawing | str, alt: str) -> None:
+    """Display a figure (or the ledger's HTML) in a notebook: PNG with alt text, numbers folded beneath as HTML.
+
+    Nothing goes to stdout, so a comparison of notebook outputs leaves the numbers alone.
+    """
+    from IPython.display import Image, display
+
+    _refuse_silence(alt)
+    if isinstance(fig, str):
+        display({"text/html": fig}, raw=True)
+        return
+    display(Image(data=png(fig, alt), format="png", alt=alt))
+    table = fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)
+    display({"text/html": f"<details><summary>Numbers</summary>{table}</details>"}, raw=True)
+
+
+def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path: bool) -> tuple[Drawing, str]:
+    """A trust plane with named dots, in order joined by arrows if ``path``, and the dots as a sentence."""
+    table = pd.DataFrame([point[:2] for point in points.values()], list(points), ["x", "y"], dtype=float)
+    xy = table.to_numpy()
+    said = [f"{name} ({x:.2f}, {y:.2f})" for name, (x, y) in zip(points, xy, strict=True)]
+    if curve is not None:  # no height left of the curve
+        table["above_curve"] = [evaluation.above_curve(p, curve) if p[0] >= curve[0, 0] else np.nan for p in xy]
+        said = [f"{text}, {h:+.2f} from the bias curve" for text, h in zip(said, table["above_curve"], strict=True)]
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
+        axes.set_xlabel("right where the panel is unanimous and right")
+        axes.set_ylabel("right where the panel is unanimous and wrong")
+        if curve is not None:
+            axes.plot(curve[:, 0], curve[:, 1], "--", color="0.35")
+            x, y = curve[len(curve) // 2]
+            axes.text(x - 0.02, y - 0.05, "untrained, bias varied", ha="right", color="0.25", fontstyle="italic")
+        for start, end in zip(xy[:-1], xy[1:], strict=True) if path else ():
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.2", "shrinkA": 6, "shrinkB": 6})
+        floor = -1.0  # labels are pushed up until they are clear of the one below
+        for i in np.argsort(xy[:, 1], kind="stable"):
+            (x, y), name = xy[i], table.index[i]
+            axes.plot(x, y, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
+            floor, step = max(y - 0.015, floor + 0.055), -0.03 if x > 0.6 else 0.03
+            axes.text(x + step, floor, name, ha="right" if x > 0.6 else "left")
+
+    return draw(paint, table, (5.2, 5.0)), "; ".join(said).replace(", +nan from the bias curve", "")
+
+
+def trust_plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None = None) -> tuple[Drawing, str]:
+    """points: name -> (x, y, ...) as from ``evaluation.trust_plane``; curve (m, 2): the untrained bias curve."""
+    fig, said = _plane(points, curve, path=False)
+    return fig, f"Trust plane, (x, y) = accuracy where the panel is unanimous and right, and wrong: {said}."
+
+
+def policy_path(stages: Mapping[str, Sequence[float]], curve: np.ndarray | None = None) -> tuple[Drawing, str]:
+    """The way of one policy over the trust plane; stages in order: name -> (x, y, ...)."""
+    fig, said = _plane(stages, curve, path=True)
+    return fig, f"Path of the policy over the trust plane, in order: {said}."
+
+
+def effective_doctors(panels: Mapping[str, float], e: int = 3) -> tuple[Drawing, str]:
+    """What e correlated doctors are worth; panels: name -> correlation of errors rho."""
+    worths = {name: evaluation.effective_doctors(rho, e) for name, rho in panels.items()}
+    table = pd.DataFrame({"rho": panels, "effective": worths})
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        rho = np.linspace(0, 1, 101)
+        axes.plot(rho, [evaluation.effective_doctors(r, e) for r in rho], "--", color="0.35")
+        for i, (name, (r, worth)) in enumerate(zip(table.index, table.to_numpy(), strict=True)):
+            axes.plot(r, worth, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
+            axes.text(r + 0.01, worth + 0.08, f"{name}: {worth:.1f}", ha="right" if r > 0.85 else "left")
+        axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.9, e + 0.1))
+
+    said = "; ".join(f"{name}: correlation {r:.2f}, worth {w:.2f}" for name, r, w in table.itertuples())
+    return draw(paint, table), f"Effective doctors of a panel of {e} against the correlation of errors. {said}."
+
+
+def consultation_matrix(matrix: Any, route: Sequence[int]) -> tuple[Drawing, str]:
+    """matrix (7, 7): final accuracy for each true look (row) and consulted department; route (7,): whom triage asks."""
+    values = np.asarray(matrix, float)
+    n = len(values)
+    names = list(DEPARTMENTS[:n])
+    table = pd.DataFrame(values, index=names, columns=names).assign(route=[names[int(r)] for r in route])
+    own, other = np.diag(values).mean(), values[~np.eye(n, dtype=bool)].mean()
+    hits = sum(int(r) == i for i, r in enumerate(route))
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        axes.grid(False)
+        picture = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.45 else "black")
+        for row, column in enumerate(route):
+            x, y = [column - 0.46, column + 0.46], [row - 0.46, row + 0.46]
+            axes.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color="C1", linewidth=2.5)
+        axes.set_xticks(range(n), names, rotation=35, ha="right")
+        axes.set_yticks(range(n), names)
+        axes.set(xlabel="consulted department (framed: the learned route)", ylabel="department of the case")
+        fig.colorbar(picture, label="final accuracy", shrink=0.8)
+
+    alt = (
+        f"Final accuracy by department of the case and department asked: {own:.2f} on the diagonal, {other:.2f} off; "
+        f"a right referral is worth {own - other:+.2f}. The learned route hits the diagonal in {hits} of {n} rows."
+    )
+    return draw(paint, table, (7.0, 5.6)), alt
+
+
+def buckets_vs_redraw(counts: Any) -> tuple[Drawing, str]:
+    """counts (3, 3): cases by bucket (easy, medium, hard) in one draw of the panel (row) and in another (column)."""
+    counts = np.asarray(counts, float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    table = pd.DataFrame(shares, index=list(BUCKETS), columns=[f"then {name}" for name in BUCKETS])
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        left = np.zeros(3)
+        for i, name in enumerate(BUCKETS):
+            look: dict[str, Any] = {"color": f"C{i}", "hatch": HATCHES[i], "edgecolor": "white"}
+            bars = axes.barh(range(3), shares[:, i], left=left, label=name, **look)
+            paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            labels = [f"{share:.0%}" if share > 0.05 else "" for share in shares[:, i]]
+            for text in axes.bar_label(bars, labels, label_type="center"):
+                text.set_bbox(paper if text.get_text() else None)
+            left = left + shares[:, i]
+        rows = [f"{name}\n({int(total)} cases)" for name, total in zip(BUCKETS, counts.sum(axis=1), strict=True)]
+        axes.set_yticks(range(3), rows)
+        axes.invert_yaxis()
+        axes.set(xlabel="share of the cases, by bucket in a second draw", xlim=(0, 1))
+        fig.legend(ncols=3, loc="outside upper center")
+
+    stay = zip(BUCKETS, counts.sum(axis=1), np.diag(shares), strict=True)
+    said = "; ".join(f"of {int(total)} {name} cases {share:.0%} stay {name}" for name, total, share in stay)
+    return draw(paint, table, (6.4, 3.4)), f"Buckets from one draw of the panel against a second draw: {said}."
+
+
+def paired_differences(rows: Mapping[str, Mapping[str, float]], what: str = "trained policy") -> tuple[Drawing, str]:
+    """Forest plot; rows: baseline -> {mean, low, high, n} as from ``evaluation.paired_difference``."""
+    table = pd.DataFrame(rows).T[["mean", "low", "high", "n"]]
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        axes.axvline(0, color="0.3", linestyle="--", linewidth=1.2)
+        for i, (mean, low, high, _) in enumerate(table.to_numpy()):
+            clear = low > 0 or high < 0
+            axes.plot([low, high], [i, i], color="C0" if clear else "0.45")
+            axes.plot(mean, i, "o" if clear else "s", color="C0" if clear else "0.45", mfc=None if clear else "white")
+            axes.text(mean, i - 0.2, f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", ha="center")
+        axes.set_yticks(range(len(table)), table.index)
+        axes.set(xlabel=f"accuracy, {what} minus baseline (hollow: interval holds 0)", ylim=(len(table) - 0.5, -0.7))
+
+    said = "; ".join(f"{k} {m:+.3f} [{lo:+.3f}, {hi:+.3f}], n = {int(n)}" for k, m, lo, hi, n in table.itertuples())
+    fig = draw(paint, table, (6.8, 1.2 + 0.5 * len(table)))
+    return fig, f"Paired differences, {what} minus baseline, 95 % intervals: {said}."
+
+
+def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = None) -> tuple[Drawing, str]:
+    """log: one row a step with ``step`` and any of ``CURVES``; boundaries: stage name -> its first step."""
+    shown = [column for column in CURVES if column in log and log[column].notna().any()]
+    if not shown or "step" not in log:
+        raise InputError("nothing to draw", "training log", f"give a column 'step' and one of: {', '.join(CURVES)}")
+    window = max(1, len(log) // 15)
+    smooth = log[shown].rolling(window, min_periods=1).mean()
+    starts = dict(boundaries or {})
+
+    def paint(fig: Drawing) -> None:
+        panes = fig.subplots(-(-len(shown) // 3), min(3, len(shown)), sharex=True, squeeze=False).ravel()
+        for pane in panes[len(shown) :]:
+            pane.set_axis_off()
+        for i, (axes, column) in enumerate(zip(panes, shown, strict=False)):
+            axes.plot(log["step"], log[column], color=f"C{i}", alpha=0.35, linewidth=1)
+            axes.plot(log["step"], smooth[column], LINES[i % 4], color=f"C{i}")
+            axes.set(ylabel=column, xlabel="step")
+            for name, step in starts.items():
+                axes.axvline(step, color="0.5", linestyle=":", linewidth=1)
+                axes.text(step, 1.0, f" {name}", transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
+
+    said = "; ".join(f"{c} from {smooth[c].dropna().iloc[0]:.3f} to {smooth[c].dropna().iloc[-1]:.3f}" for c in shown)
+    alt = f"Training curves over {int(log['step'].max())} steps (moving average of {window}): {said}."
+    if starts:
+        alt += " Stages begin at " + ", ".join(f"{name} {step:g}" for name, step in starts.items()) + "."
+    return draw(paint, log[["step", *shown]].iloc[:: max(1, len(log) // 20)], (8.4, 2.5 * -(-len(shown) // 3))), alt
+
+
+def contact_sheet(images: Sequence[Any], titles: Sequence[str], columns: int = 7) -> tuple[Drawing, str]:
+    """Pictures (PIL or uint8 arrays) in a grid, each under its title."""
+    if len(images) != len(titles) or not len(images):
+        raise InputError(f"{len(images)} pictures, {len(titles)} titles", "contact_sheet", "give one title a picture")
+    rows = -(-len(images) // columns)
+
+    def paint(fig: Drawing) -> None:
+        panes = fig.subplots(rows, min(columns, len(images)), squeeze=False).ravel()
+        for pane in panes:
+            pane.set_axis_off()
+        for pane, image, title in zip(panes, images, titles, strict=False):
+            pane.imshow(np.asarray(image), interpolation="nearest")
+            pane.set_title(title, fontsize=8, loc="center")
+
+    fig = draw(paint, pd.DataFrame({"picture": list(titles)}), (1.25 * min(columns, len(images)), 1.45 * rows))
+    return fig, f"Contact sheet of {len(images)} pictures: {'; '.join(titles)}."
+
+
+def claims_ledger(claims: Iterable[Mapping[str, str]]) -> tuple[str, str]:
+    """HTML table of claims {claim, kind, evidence, verdict} and its alt text; a verdict must suit its kind."""
+    claims = list(claims)
+    for row, claim in enumerate(claims):
+        allowed = VERDICTS.get(claim["kind"], ())
+        if not claim["verdict"].startswith(allowed or "\0"):
+            choices = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in VERDICTS.items())
+            what = f"a claim of kind '{claim['kind']}' cannot be '{claim['verdict']}'"
+            raise InputError(what, f"claim {row}", f"use {choices}")
+    columns = ("claim", "kind", "evidence", "verdict")
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c[k])}</td>" for k in columns) + "</tr>" for c in claims)
+    head = "".join(f'<th scope="col">{k}</th>' for k in columns)
+    alt = (
+        f"Ledger of {len(claims)} claims: "
+        + "; ".join(f"{c['claim']}: {c['verdict']} ({c['kind']})" for c in claims)
+        + "."
+    )
+    return (
+        f"<table><caption>{html.escape(alt)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
+        alt,
+    )

@@ -1,0 +1,215 @@
+"""Profiles: one TOML file holds every setting of a world (cases, policy, batch sizes, steps, schedule).
+
+A world is a profile, never an ``if tiny``. Settings the paper prints are marked "paper" in the TOML; all others are the kit's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# The seven departments of the paper (section 3.1), in its order.
+DEPARTMENTS = (
+    "Pathologist",
+    "Radiologist",
+    "Surgeon",
+    "Oncologist",
+    "Endocrinologist",
+    "Ophthalmologist",
+    "Dermatologist",
+)
+
+
+class InputError(ValueError):
+    """Bad input, told for people: what was wrong, where (file, row, field), what to do next."""
+
+    def __init__(self, what: str, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(what + (f" ({where})" if where else "") + (f". Fix: {fix}" if fix else ""))
+
+
+@dataclass(frozen=True)
+class Lora:
+    """LoRA on the linear layers of the language model; the vision tower stays frozen."""
+
+    r: int
+    alpha: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One curriculum stage: which buckets, how many updates, entropy coefficient and KL weight (paper App. F.2).
+
+    ``steps`` = 0 visits every case of the stage once.
+    """
+
+    name: str
+    buckets: tuple[str, ...]
+    steps: int
+    gamma: tuple[float, ...]  # one entropy coefficient a bucket
+    beta: tuple[float, ...]  # one KL weight a bucket
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """GRPO settings shared by triage and attending (paper: G = 8, T = 1)."""
+
+    learning_rate: float
+    prompts_per_step: int
+    generations: int
+    temperature: float
+    max_new_tokens: int
+    gradient_accumulation: int
+    gradient_checkpointing: bool
+
+
+@dataclass(frozen=True)
+class Triage:
+    """Triage training: updates, entropy coefficient, KL weight."""
+
+    steps: int
+    gamma: float
+    beta: float
+    cases: int  # training cases used; 0 = all
+
+
+@dataclass(frozen=True)
+class Attending:
+    """Attending training: the recipes the kit runs."""
+
+    recipe: tuple[Stage, ...]  # the recommended recipe, chosen on validation cases
+    paper_schedule: tuple[Stage, ...]  # as printed: easy, medium, hard, one epoch each
+    no_panel: tuple[Stage, ...]  # the same budget without the panel
+    no_panel_learning_rate: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything a run needs to know. Paths are relative to the repository."""
+
+    name: str
+    seed: int
+    policy: str
+    specialists: str
+    source: str
+    panels: tuple[str, ...]
+    eval_batch: int
+    eval_cases: int  # test cases evaluated; 0 = all
+    dtype: str
+    lora: Lora
+    grpo: Grpo
+    triage: Triage
+    attending: Attending
+
+    def sha256(self) -> str:
+        """Hash of every setting, stored beside each number."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def _build(cls: Any, data: dict[str, Any], file: Path, prefix: str = "") -> Any:
+    """Make the dataclass ``cls`` from a TOML table; name unknown, missing and ill-typed keys."""
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if not isinstance(data, dict):
+        raise InputError(f"'{prefix.rstrip('.')}' is {data!r}, not a table", str(file), "see mmedlite/profiles/tiny.toml")
+    for key in data:
+        if key not in fields:
+            raise InputError(f"unknown profile key '{prefix}{key}'", str(file), f"use one of: {', '.join(fields)}")
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        where = f"{file}, field {prefix}{name}"
+        if name not in data:
+            raise InputError(f"profile key '{prefix}{name}' is missing", str(file), "add it; see mmedlite/profiles/tiny.toml")
+        value, kind = data[name], str(field.type)
+        if kind in _NESTED:
+            values[name] = _build(_NESTED[kind], value, file, f"{prefix}{name}.")
+        elif kind.startswith("tuple"):
+            if not isinstance(value, list) or not value:
+                raise InputError(f"'{prefix}{name}' is {value!r}, not a list", where, "write a list of at least one entry")
+            one = kind.removeprefix("tuple[").removesuffix(", ...]")
+            items = [(v, f"{prefix}{name}[{i}]") for i, v in enumerate(value)]
+            values[name] = tuple(_build(Stage, v, file, f"{n}.") if one == "Stage" else _plain(v, one, n, file) for v, n in items)
+        else:
+            values[name] = _plain(value, kind, f"{prefix}{name}", file)
+    return cls(**values)
+
+
+def _plain(value: Any, kind: str, name: str, file: Path) -> Any:
+    """``value`` where it is of ``kind`` ("int", "float", "str" or "bool"); an InputError where it is not."""
+    types: Any = {"int": int, "float": (int, float), "str": str, "bool": bool}[kind]
+    if not isinstance(value, types) or (kind != "bool" and isinstance(value, bool)):
+        raise InputError(f"'{name}' is {value!r}, not {kind}", f"{file}, field {name}", f"write a {kind}")
+    return float(value) if kind == "float" else value
+
+
+_NESTED = {"Lora": Lora, "Grpo": Grpo, "Triage": Triage, "Attending": Attending}
+
+
+def _check(profile: Profile, file: Path) -> None:
+    g = profile.grpo
+    if g.generations < 2:
+        raise InputError(
+            "grpo.generations is below 2, so no advantage can be formed",
+            f"{file}, field grpo.generations",
+            "use 8, as the paper does",
+        )
+    positive = {
+        "eval_batch": profile.eval_batch, "lora.r": profile.lora.r, "lora.alpha": profile.lora.alpha,
+        **{f"grpo.{n}": getattr(g, n) for n in (
+            "learning_rate", "prompts_per_step", "temperature", "max_new_tokens", "gradient_accumulation")},
+        "triage.steps": profile.triage.steps, "attending.no_panel_learning_rate": profile.attending.no_panel_learning_rate,
+    }  # fmt: skip
+    for name, value in positive.items():
+        if value <= 0:
+            raise InputError(f"'{name}' is {value}, not above 0", f"{file}, field {name}", "write a number above 0")
+    if g.prompts_per_step * g.generations % g.gradient_accumulation:
+        raise InputError(
+            f"an update of {g.prompts_per_step} prompts x {g.generations} generations cannot be cut into "
+            f"{g.gradient_accumulation} equal parts", f"{file}, field grpo.gradient_accumulation",
+            "let it divide grpo.prompts_per_step * grpo.generations",
+        )  # fmt: skip
+    for name, given, known in (
+        ("panels", set(profile.panels), {"diverse", "paper_like"}),
+        ("dtype", {profile.dtype}, {"float32", "bfloat16", "float16"}),
+    ):
+        if given - known:
+            raise InputError(f"'{name}' names {sorted(given - known)}", f"{file}, field {name}", f"use {', '.join(sorted(known))}")
+    for part in ("recipe", "paper_schedule", "no_panel"):
+        for i, stage in enumerate(getattr(profile.attending, part)):
+            where = f"{file}, field attending.{part}[{i}]"
+            if not len(stage.buckets) == len(stage.gamma) == len(stage.beta):
+                raise InputError(
+                    f"stage '{stage.name}' has {len(stage.buckets)} buckets, {len(stage.gamma)} gammas, {len(stage.beta)} betas",
+                    where,
+                    "give one gamma and one beta a bucket",
+                )
+            if set(stage.buckets) - {"easy", "medium", "hard"}:
+                raise InputError(f"stage '{stage.name}' names an unknown bucket", where, "use easy, medium, hard")
+            if stage.steps < 0:
+                raise InputError(f"stage '{stage.name}' has {stage.steps} steps", where, "write 0 for one epoch, or more")
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """Read a profile by name (``tiny``, ``gpu-3b``, ...) or from a TOML file.
+
+    Raises:
+        InputError: unknown name, unknown or missing key, wrong type, or a setting that cannot work.
+    """
+    folder = Path(__file__).parent / "profiles"
+    file = Path(name_or_path) if str(name_or_path).endswith(".toml") else folder / f"{name_or_path}.toml"
+    if not file.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+        raise InputError(f"no profile '{name_or_path}'", str(file), f"use one of: {known}, or a path to a .toml file")
+    try:
+        data = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"not valid TOML: {error}", str(file), "mend that line") from error
+    profile: Profile = _build(Profile, data, file)
+    _check(profile, file)
+    return profile

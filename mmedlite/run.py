@@ -1,0 +1,275 @@
+"""A run is one folder: the steps of the pipeline, each reading what the one before it stored.
+
+Notebooks and ``python -m mmedlite run`` call the same methods. A step that this run has not taken yet is read from the stored
+reference run in ``artifacts/reference``, so that each notebook runs alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mmedlite import attending, triage
+from mmedlite.answers import parse_strict
+from mmedlite.cases import Case, CaseTable, read_table
+from mmedlite.curriculum import bucket, stage_order
+from mmedlite.evaluation import result_row
+from mmedlite.grpo import Reward
+from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter
+from mmedlite.profiles import ROOT, InputError, Stage, load_profile
+from mmedlite.rewards import accuracy_reward, format_reward
+from mmedlite.specialists import LocalSpecialists, panel_options
+from mmedlite.store import OpinionStore
+
+REFERENCE = ROOT / "artifacts" / "reference"
+OPINIONS = ROOT / "artifacts" / "opinions"
+
+
+def code_sha256() -> str:
+    """Hash of all that decides a number: the sources and profiles of ``mmedlite``, and the phantoms."""
+    files = [
+        *(ROOT / "mmedlite").rglob("*.py"),
+        *(ROOT / "mmedlite").rglob("*.toml"),
+        ROOT / "data_prep" / "phantoms.py",
+    ]
+    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in sorted(files))).hexdigest()
+
+
+def no_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity: null instead, at any depth; numpy numbers become plain ones."""
+    if isinstance(value, dict):
+        return {k: no_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [no_nan(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Run:
+    """One run: its profile, case table, store of opinions and folder.
+
+    Args:
+        folder: where results go; made if absent. profile: name or TOML file. cases: a case table to use instead of the profile's.
+        seed: training seed; the profile's by default. replay: raise on an opinion that is not stored instead of asking for it.
+
+    Raises:
+        InputError: unknown profile, bad case table, missing model; before any training starts.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        profile: str = "tiny",
+        cases: Path | str | None = None,
+        seed: int | None = None,
+        replay: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.profile = load_profile(profile)
+        self.seed = self.profile.seed if seed is None else seed
+        self.replay = replay
+        self.table = self._read_cases(cases)
+        self.store = OpinionStore(self.folder / "opinions")
+        for key, row in OpinionStore(OPINIONS).rows.items():
+            self.store.rows.setdefault(key, row)
+        self.specialists = LocalSpecialists(self.profile.specialists)
+        self.asked = 0  # opinions asked now because they were not stored
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.facts = {
+            "profile": self.profile.name, "config_sha256": self.profile.sha256(), "seed": self.seed, "code": code_sha256(),
+            "cases_sha256": self.table.sha256, "specialists": self.specialists.revision,
+        }  # fmt: skip
+        self.save_json("run.json", {**self.facts, "started": int(time.time())})
+
+    def _read_cases(self, cases: Path | str | None) -> CaseTable:
+        if cases:
+            return read_table(cases)
+        folder = ROOT / "data" / self.profile.source
+        if not (folder / "cases.parquet").exists():
+            importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
+        return read_table(folder, check_images=False)  # checked when it was built
+
+    # Files of the run
+    def save_json(self, name: str, content: dict[str, Any]) -> None:
+        """Write a JSON file of the run in one step."""
+        part = self.folder / f"{name}.part"
+        part.write_text(json.dumps(no_nan(content), indent=1) + "\n", encoding="utf-8")
+        part.replace(self.folder / name)
+
+    def update_results(self, **numbers: Any) -> None:
+        """Merge numbers into results.json, beside seed, code version and data hash."""
+        file = self.folder / "results.json"
+        old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        for key, value in numbers.items():
+            old[key] = {**old[key], **value} if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+        self.save_json(
+            "results.json",
+            {**old, "seed": self.seed, "code": self.facts["code"], "cases_sha256": self.facts["cases_sha256"]},
+        )
+
+    def keep(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Store Result rows under ``results/<name>.parquet``; returns them."""
+        file = self.folder / "results" / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(file, compression="zstd", index=False)
+        return rows
+
+    def has_own_rows(self, name: str) -> bool:
+        """Has this run itself stored Result rows of that name?"""
+        return (self.folder / "results" / f"{name}.parquet").exists()
+
+    def has_rows(self, name: str) -> bool:
+        """Are there Result rows of that name in this run or the reference run?"""
+        return any((base / "results" / f"{name}.parquet").exists() for base in (self.folder, REFERENCE))
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """Result rows of this run, else of the reference run."""
+        for base in (self.folder, REFERENCE):
+            if (base / "results" / f"{name}.parquet").exists():
+                return pd.read_parquet(base / "results" / f"{name}.parquet")
+        raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """A training log of this run, else of the reference run: one row a step."""
+        for base in (self.folder, REFERENCE):
+            if (base / "logs" / f"{name}.json").exists():
+                log: list[dict[str, Any]] = json.loads((base / "logs" / f"{name}.json").read_text(encoding="utf-8"))
+                return log
+        raise InputError(f"no training log '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
+
+    # Policies
+    @cached_property
+    def processor(self) -> Any:
+        return load_processor(ROOT / self.profile.policy)
+
+    def policy(self, adapter: str | None = None) -> Any:
+        """The policy with a named adapter ("triage", "diverse/hard", ...) of this run or the reference run; None: untrained."""
+        model = load_policy(self.profile.policy, self.profile.dtype)
+        if adapter is None:
+            return model
+        folders = [base / "adapters" / adapter for base in (self.folder, REFERENCE)]
+        return load_adapter(model, next((f for f in folders if f.exists()), folders[0]))
+
+    def fresh(self) -> Any:
+        """The policy with a new trainable adapter, drawn from the run's seed."""
+        torch.manual_seed(self.seed)
+        return new_adapter(load_policy(self.profile.policy, self.profile.dtype), self.profile.lora)
+
+    def _store_training(self, model: Any, name: str, log: list[dict[str, Any]]) -> None:
+        model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
+        file = self.folder / "logs" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(no_nan(log)) + "\n", encoding="utf-8")
+
+    # Triage
+    def train_triage(self, name: str = "triage", rewards: Sequence[Reward] = (format_reward, accuracy_reward)) -> Any:
+        """Train the triage doctor on the training cases; stores adapter and log; returns the model."""
+        cases = self.table.split("train")[: self.profile.triage.cases or None]
+        model = self.fresh()
+        out = self.folder / "rollouts" / name
+        log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
+        self._store_training(model, name, log)
+        return model
+
+    def routes(self, split: str) -> list[str]:
+        """Department of each case of a split by the trained triage doctor; the vote's fallback is the first department."""
+        file = self.folder / "routes" / f"{split}.json"
+        cases = self.table.split(split)
+        if not file.exists():
+            found = triage.route(self.policy("triage"), self.processor, self.table, cases, self.profile)
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(json.dumps({c.case_id: r for c, r in zip(cases, found, strict=True)}) + "\n", encoding="utf-8")
+        known = json.loads(file.read_text(encoding="utf-8"))
+        return [known[c.case_id] or "Radiologist" for c in cases]
+
+    # Panels
+    def cases(self, split: str) -> list[Case]:
+        """The cases of a split; test is cut to the profile's ``eval_cases``."""
+        cases = self.table.split(split)
+        return cases[: self.profile.eval_cases or None] if split == "test" else cases
+
+    def panel(self, split: str, name: str, redraw: bool = False) -> np.ndarray:
+        """The panel's options for a split: (n, 3) int, -1 for no answer."""
+        cases = self.cases(split)
+        return self.panel_for(cases, self.routes(split)[: len(cases)], name, redraw)
+
+    def panel_for(self, cases: Sequence[Case], departments: Sequence[str], name: str, redraw: bool = False) -> np.ndarray:
+        options, asked = panel_options(cases, departments, name, self.table, self.store, self.specialists, redraw, self.replay)
+        self.asked += asked
+        return options
+
+    # Attending
+    def train_attending(self, panel: str, stages: Sequence[Stage], name: str, with_panel: bool = True, rewards: Sequence[Reward] = (
+        format_reward, accuracy_reward), learning_rate: float | None = None) -> Any:  # fmt: skip
+        """Train the stages one after the other; stores an adapter and a log a stage (``<name>/<stage>``); returns the model."""
+        cases, options = self.cases("train"), self.panel("train", panel)
+        departments, model = self.routes("train"), self.fresh()
+        buckets = bucket(options, np.array([c.answer for c in cases]))
+        for stage in stages:  # a stage that cannot fit is told before any of them is trained
+            stage_order(stage, buckets, self.profile.grpo.prompts_per_step, self.seed)
+        for stage in stages:
+            done = self.folder / "adapters" / name / stage.name
+            if (done / "adapter_model.safetensors").exists():  # taken up again after a stop
+                model = load_adapter(load_policy(self.profile.policy, self.profile.dtype), done, trainable=True)
+                continue
+            out = self.folder / "rollouts" / name
+            log = attending.train_stage(model, self.processor, self.table, cases, departments, options, stage, self.profile, out,
+                                        self.seed, with_panel, rewards, learning_rate)  # fmt: skip
+            self._store_training(model, f"{name}/{stage.name}", log)
+        return model
+
+    def train_sft(self, panel: str, steps: int) -> Any:
+        """The SFT baseline on the same prompts and cases."""
+        model = self.fresh()
+        cases, departments, options = self.cases("train"), self.routes("train"), self.panel("train", panel)
+        rate = self.profile.grpo.learning_rate
+        attending.train_sft(model, self.processor, self.table, cases, departments, options, self.profile, steps, self.seed, rate)
+        self._store_training(model, f"{panel}/sft", [])
+        return model
+
+    def answer(
+        self, model: Any, system: str, split: str, panel: str, shown: np.ndarray | None = None, alone: bool = False
+    ) -> pd.DataFrame:
+        """Greedy answers of a policy on a split as Result rows. ``alone`` hides the panel; ``shown`` replaces it in the prompt."""
+        cases, options = self.cases(split), self.panel(split, panel)
+        departments = self.routes(split)[: len(cases)]
+        visible = None if alone else options if shown is None else shown
+        texts = attending.answer(model, self.processor, self.table, cases, departments, visible, self.profile, system)
+        return self.score(system, split, panel, texts)
+
+    def score(self, system: str, split: str, panel: str, texts: Sequence[str]) -> pd.DataFrame:
+        """Texts scored strictly into Result rows."""
+        cases, options, departments = self.cases(split), self.panel(split, panel), self.routes(split)
+        rows = []
+        for case, votes, text, department in zip(cases, options.tolist(), texts, departments, strict=False):
+            parsed = parse_strict(text, case.options)
+            rows.append(result_row(case, votes, parsed.option, system=system, seed=self.seed, panel=panel, department=department,
+                                   text=text, reason=parsed.reason))  # fmt: skip
+        return pd.DataFrame(rows)
+
+    def choices(self, system: str, split: str, panel: str, options: Sequence[int]) -> pd.DataFrame:
+        """Result rows of a system that picks options without writing text (a vote, a classifier)."""
+        cases, votes, departments = self.cases(split), self.panel(split, panel), self.routes(split)
+        return pd.DataFrame([
+            result_row(c, v, int(o), system=system, seed=self.seed, panel=panel, department=d)
+            for c, v, o, d in zip(cases, votes.tolist(), options, departments, strict=False)
+        ])  # fmt: skip
+
+
+def open_run() -> Run:
+    """The run of a notebook: folder, profile and cases from the environment (set by ``make demo``), else a scratch run."""
+    folder = os.environ.get("MMEDLITE_RUN") or str(ROOT / "runs" / "notebooks")
+    return Run(folder, os.environ.get("MMEDLITE_PROFILE", "tiny"), os.environ.get("MMEDLITE_CASES") or None)

@@ -1,0 +1,192 @@
+"""A policy with random weights, phantom cases and short GRPO settings: what the tests of the core train on, in seconds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from data_prep.phantoms import DIALS, build, draw, sample
+from data_prep.tiny_base import as_case, build_model, build_processor, save
+from mmedlite.cases import CaseTable, read_table
+from mmedlite.grpo import picture_rows
+from mmedlite.models import ImageProcessorOnly, new_adapter, share_image_features
+from mmedlite.profiles import Grpo, Lora
+from mmedlite.prompts import attending_prompt, message
+
+LORA = Lora(r=4, alpha=8)
+SETTINGS = Grpo(
+    learning_rate=1e-2, prompts_per_step=2, generations=4, temperature=1.0, max_new_tokens=6,
+    gradient_accumulation=1, gradient_checkpointing=False,
+)  # fmt: skip
+
+
+@cache
+def processor() -> ImageProcessorOnly:
+    """Tokenizer and image processor of the tiny models."""
+    return build_processor()
+
+
+def pictures(n: int) -> list[Image.Image]:
+    """The first n phantoms."""
+    return [draw(sample(seed, DIALS)["phantoms"][0]) for seed in range(n)]
+
+
+def inputs_of(prompts: Sequence[str]) -> Any:
+    """Prompts with a phantom each, as the processor gives them to the model."""
+    tools = processor()
+    texts = [tools.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
+    return tools(text=texts, images=pictures(len(prompts)), return_tensors="pt", padding=True)
+
+
+def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>") -> Any:
+    """A random Qwen2.5-VL in memory with a frozen tower. Its words differ in likelihood, and ``likely`` comes in about one
+    place in five, so that completions differ in length and entropy is not the same everywhere."""
+    torch.manual_seed(seed)
+    tools = processor()
+    model = build_model(tools).eval()
+    words = model.get_input_embeddings().weight  # (vocabulary, hidden), tied to the output
+    with torch.no_grad():
+        words *= 2
+        state = model(**inputs_of(["What is seen?"]), output_hidden_states=True).hidden_states[-1][0, -1]  # (hidden,)
+        words[tools.tokenizer.convert_tokens_to_ids(likely)] = state * 5.5 / state.square().sum()
+    model.model.visual.requires_grad_(False)
+    if shared:
+        share_image_features(model)
+    return model
+
+
+def policy(seed: int = 0) -> Any:
+    """:func:`base` with a fresh LoRA adapter, the same for the same seed."""
+    model = base(seed)
+    torch.manual_seed(seed)
+    return new_adapter(model, LORA)
+
+
+def rows(n: int, gamma: float | Sequence[float] = 0.01, kl_weight: float | Sequence[float] = 0.1) -> list[dict[str, Any]]:
+    """n training rows with phantom pictures; one coefficient for all, or one a row."""
+    cases = [as_case(sample(seed, DIALS)) for seed in range(n)]
+    prompts = [attending_prompt(c, c.specialty, [i % 2, 1, None]) for i, c in enumerate(cases)]
+    gammas = [gamma] * n if isinstance(gamma, float) else gamma
+    weights = [kl_weight] * n if isinstance(kl_weight, float) else kl_weight
+    ids = [f"case-{i}" for i in range(n)]
+    return picture_rows(pictures(n), prompts, [c.options for c in cases], [c.answer for c in cases], ids, gammas, weights)
+
+
+def chance(completions: Sequence[Any], **_: Any) -> list[float]:
+    """A reward without sense but with a spread in every group: a hash of the text."""
+    return [zlib.crc32(c[0]["content"].encode()) % 100 / 50 for c in completions]
+
+
+def adapter(model: Any) -> dict[str, torch.Tensor]:
+    """The trainable weights, by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters() if ".default." in name}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def checkpoint(folder: Path, seed: int = 0) -> Path:
+    """A checkpoint folder in the hub's layout, with random weights."""
+    save(base(seed), processor(), folder)
+    return folder
+
+
+def table(folder: Path, train: int = 12) -> CaseTable:
+    """A small phantom clinic."""
+    build(folder, sizes={"train": train, "validation": 4, "test": 6, "shifted": 3})
+    return read_table(folder)
+
+
+def specialists(folder: Path, adapters: Sequence[str] = ("Radiologist-0",)) -> Path:
+    """A specialists' folder with random weights, sealed by its revision as the recipe does it."""
+    checkpoint(folder / "base", seed=1)
+    for name in adapters:
+        policy(seed=len(name)).save_pretrained(folder / "adapters" / name)
+    files = sorted(folder.rglob("*.safetensors"))
+    digest = hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()
+    (folder / "revision.json").write_text(json.dumps({"revision": digest}))
+    return folder
+
+
+PROFILE = """
+name = "small"
+seed = 0
+policy = "POLICY"
+specialists = "SPECIALISTS"
+source = "phantoms"
+panels = ["diverse", "paper_like"]
+eval_batch = 256
+eval_cases = 0
+dtype = "float32"
+
+[lora]
+r = 4
+alpha = 8
+
+[grpo]
+learning_rate = 1e-3
+prompts_per_step = 2
+generations = 2
+temperature = 1.0
+max_new_tokens = 6
+gradient_accumulation = 1
+gradient_checkpointing = false
+
+[triage]
+steps = 2
+gamma = 1e-4
+beta = 1e-3
+cases = 0
+
+[attending]
+no_panel_learning_rate = 3e-4
+
+[[attending.recipe]]
+name = "first"
+buckets = ["medium"]
+steps = 1
+gamma = [5e-3]
+beta = [4e-3]
+
+[[attending.recipe]]
+name = "last"
+buckets = ["easy", "medium", "hard"]
+steps = 2
+gamma = [1e-4, 5e-3, 3e-2]
+beta = [1e-3, 4e-3, 1e-2]
+
+[[attending.paper_schedule]]
+name = "easy"
+buckets = ["easy"]
+steps = 0
+gamma = [1e-4]
+beta = [1e-3]
+
+[[attending.no_panel]]
+name = "mixed"
+buckets = ["easy", "medium", "hard"]
+steps = 3
+gamma = [1e-4, 5e-3, 3e-2]
+beta = [1e-3, 4e-3, 1e-2]
+"""
+
+
+def profile(folder: Path, *changes: tuple[str, str]) -> Path:
+    """A small profile as a file, with the first line that begins so replaced: ``("seed = 0", "seed = 1")``."""
+    text = PROFILE
+    for old, new in changes:
+        assert f"\n{old}" in text, f"the small profile has no line that begins with '{old}'"
+        text = text.replace(f"\n{old}", f"\n{new}", 1)
+    file = folder / "profile.toml"
+    file.write_text(text, encoding="utf-8")
+    return file

@@ -1,0 +1,173 @@
+"""The plotted arrays, the second cue, and alt texts that say what the data say."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mmedlite import plots
+from mmedlite.profiles import InputError
+
+CURVE = np.array([[0.5, 0.8], [0.9, 0.2], [1.0, 0.0]])
+POINTS = {"vote": (1.0, 0.0, 9, 9), "trained": (0.9, 0.5, 9, 9), "far left": (0.2, 0.9, 9, 9)}
+LOG = pd.DataFrame({"step": range(30), "reward": np.linspace(0.5, 1.4, 30), "kl": np.nan, "entropy": 0.3})
+DRAWINGS: dict[str, Any] = {
+    "trust_plane": lambda: plots.trust_plane(POINTS, CURVE),
+    "trust_plane_bare": lambda: plots.trust_plane(POINTS),
+    "policy_path": lambda: plots.policy_path(POINTS, CURVE),
+    "effective_doctors": lambda: plots.effective_doctors({"diverse": 0.2, "same": 1.0}),
+    "consultation_matrix": lambda: plots.consultation_matrix(np.eye(7) * 0.2 + 0.6, [0, 1, 2, 3, 4, 5, 5]),
+    "buckets": lambda: plots.buckets_vs_redraw([[80, 20, 0], [10, 30, 10], [0, 15, 5]]),
+    "forest": lambda: plots.paired_differences(
+        {
+            "vote": {"mean": 0.1, "low": 0.08, "high": 0.12, "n": 3000},
+            "SFT": {"mean": 0.0, "low": -0.01, "high": 0.01, "n": 3000},
+        }
+    ),
+    "training_curves": lambda: plots.training_curves(LOG, {"easy": 0, "hard": 20}),
+    "contact_sheet": lambda: plots.contact_sheet([np.zeros((8, 8, 3), np.uint8)] * 3, ["a", "b", "c"]),
+}
+
+
+def texts(fig: plots.Drawing) -> list[str]:
+    return [text.get_text() for axes in fig.axes for text in axes.texts]
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_every_drawing_has_alt_text_numbers_and_fits_a_notebook(name: str) -> None:
+    fig, alt = DRAWINGS[name]()
+    assert alt.endswith(".") and len(alt) > 30 and not re.search(r"\bnan\b", alt)
+    assert len(fig.numbers)
+    data = plots.png(fig, alt)
+    assert len(data) < 120_000  # seven notebooks of at most 400 KB
+    assert Image.open(io.BytesIO(data)).info["Description"] == alt
+
+
+@pytest.mark.parametrize("alt", ["", "  \n"])
+def test_no_alt_text_no_figure(alt: str) -> None:
+    fig, _ = plots.trust_plane(POINTS)
+    with pytest.raises(ValueError, match="without alt text"):
+        plots.show(fig, alt)
+    with pytest.raises(ValueError, match="without alt text"):
+        plots.show("<table></table>", alt)
+
+
+def test_show_sends_png_with_alt_and_folded_numbers_and_nothing_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda thing, **kwargs: sent.append(thing))
+    fig, alt = plots.trust_plane(POINTS, CURVE)
+    plots.show(fig, alt)
+    picture, table = sent
+    assert picture.alt == alt and picture.data[:4] == b"\x89PNG"
+    assert list(table) == ["text/html"] and "trained" in table["text/html"] and "<details>" in table["text/html"]
+    assert capsys.readouterr().out == ""
+
+
+def test_alt_texts_follow_the_data() -> None:
+    assert "trained (0.90, 0.50), +0.30 from the bias curve" in DRAWINGS["trust_plane"]()[1]
+    assert "far left (0.20, 0.90)." in DRAWINGS["trust_plane"]()[1]  # no height where the curve does not reach
+    assert "vote" in DRAWINGS["policy_path"]()[1].split("trained")[0]
+    assert "diverse: correlation 0.20, worth 2.14" in DRAWINGS["effective_doctors"]()[1]
+    matrix = DRAWINGS["consultation_matrix"]()[1]
+    assert "0.80 on the diagonal, 0.60 off" in matrix and "+0.20" in matrix and "6 of 7" in matrix
+    assert "of 20 hard cases 25% stay hard" in DRAWINGS["buckets"]()[1]
+    assert "vote +0.100 [+0.080, +0.120], n = 3000" in DRAWINGS["forest"]()[1]
+    curves = DRAWINGS["training_curves"]()[1]
+    assert "entropy from 0.300 to 0.300" in curves and "kl" not in curves and "hard 20" in curves
+
+
+def test_trust_plane_draws_the_numbers_with_a_second_cue_and_a_name() -> None:
+    fig, _ = plots.trust_plane(POINTS, CURVE)
+    curve, *dots = fig.axes[0].lines
+    assert np.array_equal(curve.get_xydata(), CURVE) and curve.get_linestyle() == "--"
+    drawn = {tuple(dot.get_xydata()[0]): dot for dot in dots}
+    assert set(drawn) == {point[:2] for point in POINTS.values()}
+    assert len({dot.get_marker() for dot in dots}) == len({dot.get_color() for dot in dots}) == 3
+    assert set(POINTS) <= set(texts(fig))
+
+
+def test_labels_do_not_hide_each_other() -> None:
+    fig, _ = plots.trust_plane({f"policy {i}": (0.99, 0.5 + i / 1000) for i in range(5)})
+    heights = sorted(text.get_position()[1] for text in fig.axes[0].texts)
+    assert min(np.diff(heights)) > 0.05
+
+
+def test_policy_path_joins_the_stages_in_order() -> None:
+    fig, _ = plots.policy_path(POINTS)
+    arrows = [t for t in fig.axes[0].texts if getattr(t, "arrow_patch", None)]
+    xy = [point[:2] for point in POINTS.values()]
+    assert [(tuple(a.xyann), tuple(a.xy)) for a in arrows] == list(zip(xy[:-1], xy[1:], strict=True))
+
+
+def test_matrix_frames_the_route() -> None:
+    fig, _ = DRAWINGS["consultation_matrix"]()
+    frames = [line.get_xydata().mean(axis=0) for line in fig.axes[0].lines]
+    assert [round(float(np.mean(line.get_xdata()[:2]))) for line in fig.axes[0].lines] == [0, 1, 2, 3, 4, 5, 5]
+    assert len(frames) == 7 and "0.80" in texts(fig)
+
+
+def test_buckets_differ_by_hatch_and_rows_sum_to_one() -> None:
+    fig, _ = DRAWINGS["buckets"]()
+    bars = fig.axes[0].containers
+    assert len({bar[0].get_hatch() for bar in bars}) == 3
+    assert np.allclose(sum(np.array([patch.get_width() for patch in bar]) for bar in bars), 1)
+
+
+def test_forest_marks_the_interval_that_holds_zero() -> None:
+    fig, _ = DRAWINGS["forest"]()
+    markers = [line.get_marker() for line in fig.axes[0].lines if len(line.get_xdata()) == 1]
+    assert markers == ["o", "s"]
+
+
+def test_training_curves_show_raw_and_smooth_and_every_stage() -> None:
+    fig, _ = DRAWINGS["training_curves"]()
+    reward, entropy = fig.axes[:2]
+    assert [axes.get_ylabel() for axes in (reward, entropy)] == ["reward", "entropy"]
+    raw, smooth, *stages = reward.lines
+    assert np.array_equal(raw.get_ydata(), LOG.reward) and np.allclose(
+        smooth.get_ydata(), LOG.reward.rolling(2, min_periods=1).mean()
+    )
+    assert [line.get_xdata()[0] for line in stages] == [0, 20]
+    assert entropy.lines[1].get_linestyle() != smooth.get_linestyle()
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(InputError, match="step"):
+        plots.training_curves(pd.DataFrame({"step": [1], "kl": [np.nan]}))
+    with pytest.raises(InputError, match="one title a picture"):
+        plots.contact_sheet([], [])
+
+
+CLAIM = {"claim": "Order <b>matters</b>", "kind": "mechanism", "evidence": "30 seeds", "verdict": "not seen"}
+
+
+def test_ledger_is_escaped_and_keeps_to_its_kind() -> None:
+    page, alt = plots.claims_ledger([CLAIM, CLAIM | {"kind": "audit", "verdict": "adds up"}])
+    assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page and page.count("<tr>") == 3
+    assert "Order <b>matters</b>: not seen (mechanism)" in alt
+    for kind, verdict in [("mechanism", "holds"), ("audit", "holds"), ("mechanism", ""), ("opinion", "seen")]:
+        with pytest.raises(InputError, match="claim 0"):
+            plots.claims_ledger([CLAIM | {"kind": kind, "verdict": verdict}])
+    plots.claims_ledger([CLAIM | {"verdict": "depends on the correlation of errors"}])
+
+
+def test_colours_are_told_apart_by_colour_blind_readers() -> None:
+    """Okabe-Ito under simulated deuteranopia (Machado 2009, severity 1): the first five stay apart in RGB."""
+    from matplotlib.colors import to_rgb
+    from matplotlib.style import context
+
+    with context(plots.STYLE):
+        from matplotlib import rcParams
+
+        colours = np.array([to_rgb(c) for c in rcParams["axes.prop_cycle"].by_key()["color"][:5]])
+    seen = colours @ np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]).T
+    gaps = np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(5, 1)]
+    assert gaps.min() > 0.15
