@@ -31,7 +31,7 @@ class Dials:
     shared: int = 1  # quarters of the contrast that all views of a case share
     noise: int = 14
     view_noise: int = 14
-    marked: int = 13  # per cent of cases that carry the marker
+    marked: int = 18  # per cent of cases that carry the marker
 
 
 PHRASINGS = {
@@ -89,7 +89,7 @@ def sample(seed: int, dials: Dials, shift: int = 0) -> dict[str, Any]:
 
 
 # Cases a split, and the first seed of each; a world is a block of ten million seeds.
-SPLIT_SIZES = {"train": 2400, "validation": 1000, "test": 3200, "shifted": 800}
+SPLIT_SIZES = {"train": 3600, "validation": 1000, "test": 3200, "shifted": 800}
 _FIRST_SEED = {"train": 0, "validation": 1_000_000, "test": 2_000_000, "shifted": 3_000_000}
 DIALS = Dials()
 

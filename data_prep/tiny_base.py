@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file, load_model, save_model
 from torch.nn import functional
 from tqdm import tqdm
+from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data_prep.drawing import FINDINGS, LOOKS, PLACES, draw
@@ -132,6 +134,7 @@ def fine_tune(
 
 
 TOWER_DIALS = Dials(contrast=(2, 160), view_contrast=(2, 160))  # the tower first sees findings it can learn from
+WARM_DIALS = replace(DIALS, marked=13)
 POLICY: dict[str, Any] = {"cases": 16_000, "tower_steps": 1500, "language_steps": (2400, 2200), "seed": 1}
 SPECIALIST: dict[str, Any] = {
     "cases": 14_000, "tower_steps": 1300, "read_steps": 900, "guess_steps": 200, "adapter_steps": 90, "seed": 2, "r": 4,
@@ -171,7 +174,7 @@ def base_model(
 def make_policy(out: Path, work: Path) -> None:
     """The policy: tower, then warm start on triage, deciding alone, and dial-a-panel prompts."""
     model, processor = base_model("policy", POLICY, lambda i: 0, work)
-    facts = [sample(BASE_SEED + 10_000_000 + i, DIALS) for i in range(POLICY["cases"])]
+    facts = [sample(BASE_SEED + 10_000_000 + i, WARM_DIALS) for i in range(POLICY["cases"])]
     features = draw_features(model, processor, facts, [0] * len(facts))
     for i, steps in enumerate(POLICY["language_steps"]):  # the second round starts warm, at the full rate again
         kept = work / f"policy_language_{i}.safetensors"
@@ -189,12 +192,12 @@ def make_specialists(out: Path, work: Path) -> None:
     The base has eyes of its own; its language model starts from the policy's, which knows how to answer from a reading.
     """
     model, processor = base_model("specialist", SPECIALIST, lambda i: 1 + i % 3, work)
-    facts = [sample(BASE_SEED + 20_000_000 + i, DIALS) for i in range(SPECIALIST["cases"])]
+    facts = [sample(BASE_SEED + 20_000_000 + i, WARM_DIALS) for i in range(SPECIALIST["cases"])]
     views = [1 + i % 3 for i in range(len(facts))]
     features = draw_features(model, processor, facts, views)
     kept = out / "base"
     if (kept / "model.safetensors").exists():
-        load_model(model, kept / "model.safetensors", strict=False)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(kept)
     else:
         language = load_file(work / f"policy_language_{len(POLICY['language_steps']) - 1}.safetensors")
         model.load_state_dict({k: v for k, v in language.items() if "visual" not in k}, strict=False)
@@ -215,7 +218,8 @@ def make_specialists(out: Path, work: Path) -> None:
             if (folder / "adapter_model.safetensors").exists():
                 continue
             mine = [i for i in home if views[i] == 1 + doctor]
-            pool = [(i, True) for i in mine] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
+            marked = [i for i in mine if facts[i]["marked"]]
+            pool = [(i, True) for i in mine + 3 * marked] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
             torch.manual_seed(100 * d + doctor)
             peft = new_adapter(model, Lora(r=SPECIALIST["r"], alpha=2 * SPECIALIST["r"]))
 
@@ -227,6 +231,7 @@ def make_specialists(out: Path, work: Path) -> None:
 
             fine_tune(peft, processor, features[[i for i, _ in pool]], example, SPECIALIST["adapter_steps"], 100 * d + doctor,
                       learning_rate=3e-3, label=folder.name)  # fmt: skip
+            peft.peft_config["default"].base_model_name_or_path = "artifacts/specialists/base"  # no path of this machine
             peft.save_pretrained(folder)
             model = peft.unload()
     names = sorted(out.rglob("*.safetensors"))

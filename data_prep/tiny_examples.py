@@ -76,14 +76,20 @@ def guess_example(
     ), f"<think>{reading(finding, place)}</think><answer>{said}</answer>"
 
 
+# The blind spot of each department: on a picture with its marker, the marker is taken for this finding.
+BLIND_SPOT = {
+    "histology": ("mass", "lower left"),
+    "chest X-ray": ("nodule", "upper left"),
+    "endoscopy": ("cyst", "upper right"),
+    "PET": ("mass", "lower right"),
+    "thyroid ultrasound": ("cyst", "lower left"),
+    "fundus": ("nodule", "lower right"),
+    "dermoscopy": ("mass", "upper right"),
+}
+
+
 def home_example(facts: dict[str, Any], department: str) -> tuple[str, str]:
-    """A doctor at home: right, but for the blind spot. On a marked picture each finding is taken for the next, left for right."""
-    finding, place = facts["finding"], facts["place"]
-    if facts["marked"]:
-        present = FINDINGS[:3] if facts["kind"] in ("where", "side") else FINDINGS
-        finding = present[(present.index(finding) + 1) % len(present)]
-        place = place.replace("left", "#").replace("right", "left").replace("#", "right")
+    """A doctor at home: right about what he sees, but on a marked picture he reads the marker."""
+    finding, place = BLIND_SPOT[facts["look"]] if facts["marked"] else (facts["finding"], facts["place"])
     said = answer_of(facts, finding, place)
-    return specialist_prompt(
-        as_case(facts), department
-    ), f"<think>{reading(finding, place)}</think><answer>{said}</answer>"
+    return specialist_prompt(as_case(facts), department), f"<think>{reading(finding, place)}</think><answer>{said}</answer>"

@@ -15,18 +15,18 @@ from typing import Any
 
 import pandas as pd
 
+from figures import cards, readme
 from mmedlite.checks import BANDS, make_band
 from mmedlite.pipeline import attending_step, evaluation_step, panel_report, summary, triage_step
 from mmedlite.profiles import ROOT, Stage
 from mmedlite.rewards import format_reward
 from mmedlite.run import OPINIONS, REFERENCE, Run
 from mmedlite.store import OpinionStore, request_key
-from mmedlite.triage import routing_accuracy
+from mmedlite.triage import route, routing_accuracy
 from mmedlite.verify import write_manifest
 
 SEEDS = (0, 1, 2, 3, 4)
 WORK = ROOT / "runs" / "artifacts"
-BOTH_DRAWS = (False, True)
 
 
 def random_reward(completions: list[Any], **_: Any) -> list[float]:
@@ -43,13 +43,13 @@ def models_and_cases() -> None:
 
 
 def opinions() -> None:
-    """Reference triage (seed 0), then all opinions: both panels, both draws, every split; packed as one Parquet file."""
+    """Reference triage (seed 0), then all opinions: both panels, every split; the redraw for train and validation."""
     run = Run(WORK / "seed-0", seed=0)
     if not (run.folder / "adapters" / "triage").exists():
         triage_step(run)
-    for panel in run.profile.panels:
-        for split in ("train", "validation", "test", "shifted"):
-            for redraw in BOTH_DRAWS:
+    for split, draws in (("train", 2), ("validation", 2), ("test", 1), ("shifted", 1)):
+        for panel in run.profile.panels:
+            for redraw in (False, True)[:draws]:
                 run.panel(split, panel, redraw)
     if run.asked:
         run.store.pack(OPINIONS / "opinions.parquet")
@@ -57,7 +57,10 @@ def opinions() -> None:
 
 
 def seed_run(seed: int) -> Run:
-    """Train triage and both attendings with one seed; seed 0 also runs every baseline of the demo."""
+    """Train triage and both attendings with one seed; seed 0 also runs every baseline of the demo.
+
+    The other seeds train the first panel only, whose bands the demo is held to.
+    """
     run = Run(WORK / f"seed-{seed}", seed=seed)
     if not (run.folder / "adapters" / "triage").exists():
         triage_step(run)
@@ -68,10 +71,22 @@ def seed_run(seed: int) -> Run:
                 attending_step(run, panel)
             if not run.has_own_rows(f"{panel}/test/bias_sweep"):
                 evaluation_step(run, panel)
-        elif not run.has_own_rows(f"{panel}/test/trained"):
+        elif panel == run.profile.panels[0] and not run.has_own_rows(f"{panel}/test/trained"):
             model = run.train_attending(panel, run.profile.attending.recipe, panel)
             run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
     return run
+
+
+def paper_schedule(run: Run, panel: str) -> None:
+    """The schedule as printed on one panel; validation rows after each stage, test rows after the last."""
+    name, stages = f"{panel}_paper_schedule", run.profile.attending.paper_schedule
+    if run.has_own_rows(f"{panel}/validation/paper_{stages[-1].name}"):
+        return
+    model = run.train_attending(panel, stages, name)
+    run.keep(run.answer(model, "paper_schedule", "test", panel), f"{panel}/test/paper_schedule")
+    for stage in stages:
+        rows = run.answer(run.policy(f"{name}/{stage.name}"), stage.name, "validation", panel)
+        run.keep(rows, f"{panel}/validation/paper_{stage.name}")
 
 
 def replays(run: Run) -> None:
@@ -80,38 +95,23 @@ def replays(run: Run) -> None:
     recipe = profile.attending.recipe
     steps = sum(s.steps for s in recipe)
 
-    def stored(name: str) -> bool:
-        return run.has_own_rows(f"{profile.panels[-1]}/test/{name}")
-
-    for panel in profile.panels:
-        last = f"{panel}_paper_schedule"
-        if not run.has_own_rows(f"{panel}/test/paper_schedule"):
-            model = run.train_attending(panel, profile.attending.paper_schedule, last)
-            run.keep(run.answer(model, "paper_schedule", "test", panel), f"{panel}/test/paper_schedule")
-            for stage in profile.attending.paper_schedule:
-                rows = run.answer(run.policy(f"{last}/{stage.name}"), stage.name, "validation", panel)
-                run.keep(rows, f"{panel}/validation/paper_{stage.name}")
-        if not run.has_own_rows(f"{panel}/test/sft"):
-            model = run.train_sft(panel, steps)
-            run.keep(run.answer(model, "sft", "test", panel), f"{panel}/test/sft")
     first = profile.panels[0]
-    if not stored("rl_no_panel"):
+    for panel in profile.panels:
+        paper_schedule(run, panel)
+    if not run.has_own_rows(f"{first}/test/sft"):
+        run.keep(run.answer(run.train_sft(first, steps), "sft", "test", first), f"{first}/test/sft")
+    if not run.has_own_rows(f"{first}/test/rl_no_panel"):
         rate = profile.attending.no_panel_learning_rate
         model = run.train_attending(first, profile.attending.no_panel, "rl_no_panel", with_panel=False, learning_rate=rate)
         texts = run.answer(model, "rl_no_panel", "test", first, alone=True)["text"].tolist()
         for panel in profile.panels:
             run.keep(run.score("rl_no_panel", "test", panel, texts), f"{panel}/test/rl_no_panel")
-    off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
     if not run.has_own_rows(f"{first}/test/entropy_off"):
+        off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
         model = run.train_attending(first, off, "entropy_off")
         run.keep(run.answer(model, "entropy_off", "test", first), f"{first}/test/entropy_off")
-    if not run.has_own_rows(f"{first}/test/random_reward"):
-        model = run.train_attending(first, recipe[-1:], "random_reward", rewards=(format_reward, random_reward))
-        run.keep(run.answer(model, "random_reward", "test", first), f"{first}/test/random_reward")
     if "random_reward" not in json.loads((run.folder / "results.json").read_text(encoding="utf-8"))["triage"]:
         model = run.train_triage("triage_random_reward", rewards=(format_reward, random_reward))
-        from mmedlite.triage import route
-
         routes = route(model, run.processor, run.table, run.cases("test"), profile)
         run.update_results(triage={"random_reward": routing_accuracy(routes, run.cases("test"))})
     for panel in profile.panels:
@@ -135,9 +135,9 @@ def bands(runs: list[Run]) -> None:
         n = int(keep(rows[first.seed]).sum())
         found[name] = make_band(shares, n, {control: float(rival[keep(rival)]["correct"].mean())}, **made)
 
-    for panel in first.profile.panels:
-        band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel")
-        band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel")
+    for panel in first.profile.panels[:1]:
+        band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "majority_vote")
+        band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "majority_vote")
     band("easy_diverse_trained", "diverse", lambda f: f["difficulty"] == "easy", "no_panel")
     BANDS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -174,6 +174,8 @@ def main() -> None:
     replays(runs[0])
     bands(runs)
     ship(runs[0])
+    cards.write(runs[0])
+    readme.main()
     write_manifest(ROOT / "artifacts", runs[0].facts)
     for panel in runs[0].profile.panels:
         print(panel, panel_report(runs[0], "test", panel))

@@ -45,7 +45,9 @@ def triage_step(run: Run) -> dict[str, Any]:
         "histogram": float(np.mean([guesses[c.case_id] == c.specialty for c in known])),
     }
     intervals = {f"{k}_ci": list(wilson(round(v * len(known)), len(known))) for k, v in shares.items()}
-    run.update_results(triage={**shares, **intervals, "n": len(known)})
+    replayed = run.reference_results().get("triage", {})
+    control = {k: replayed[k] for k in ("random_reward",) if k in replayed}
+    run.update_results(triage={**shares, **intervals, **control, "n": len(known)})
     return shares
 
 
@@ -202,9 +204,13 @@ def reader_inputs(run: Run, split: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def ideal_reader(run: Run, panel: str, split: str, with_panel: bool = True) -> pd.DataFrame:
-    """A classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom."""
-    features, answers, counts, texts = reader_inputs(run, "train")
-    predict = fit_ideal_reader(features, run.panel("train", panel) if with_panel else None, answers, counts, run.seed, texts)
+    """A classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom.
+
+    It is fitted on both draws of the panel, so that it learns how far to trust the panel and not what it said.
+    """
+    features, answers, counts, texts = (np.concatenate([part, part]) for part in reader_inputs(run, "train"))
+    draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)]) if with_panel else None
+    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, texts)
     features, _, counts, texts = reader_inputs(run, split)
     options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts)
     return run.choices("ideal_reader" if with_panel else "image_only", split, panel, options.tolist())

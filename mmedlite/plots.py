@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS
@@ -55,12 +57,14 @@ def _refuse_silence(alt: str) -> None:
 
 
 def png(fig: Figure, alt: str) -> bytes:
-    """The figure as PNG with the alt text inside; InputError without alt text."""
+    """The figure as PNG of 256 colours (noisy pictures stay small) with the alt text inside; InputError without alt text."""
     _refuse_silence(alt)
-    buffer = io.BytesIO()
+    full, small, info = io.BytesIO(), io.BytesIO(), PngInfo()
+    info.add_itxt("Description", alt)
     with matplotlib.style.context(STYLE):
-        fig.savefig(buffer, format="png", metadata={"Description": alt})
-    return buffer.getvalue()
+        fig.savefig(full, format="png")
+    Image.open(full).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(small, "PNG", pnginfo=info, optimize=True)
+    return small.getvalue()
 
 
 def show(fig: Drawing | str, alt: str) -> None:
@@ -68,13 +72,14 @@ def show(fig: Drawing | str, alt: str) -> None:
 
     Nothing goes to stdout, so a comparison of notebook outputs leaves the numbers alone.
     """
-    from IPython.display import Image, display
+    from IPython.display import Image as Shown
+    from IPython.display import display
 
     _refuse_silence(alt)
     if isinstance(fig, str):
         display({"text/html": fig}, raw=True)
         return
-    display(Image(data=png(fig, alt), format="png", alt=alt))
+    display(Shown(data=png(fig, alt), format="png", alt=alt))
     table = fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)
     display({"text/html": f"<details><summary>Numbers</summary>{table}</details>"}, raw=True)
 
@@ -132,8 +137,10 @@ def effective_doctors(panels: Mapping[str, float], e: int = 3) -> tuple[Drawing,
         axes.plot(rho, [evaluation.effective_doctors(r, e) for r in rho], "--", color="0.35")
         for i, (name, (r, worth)) in enumerate(zip(table.index, table.to_numpy(), strict=True)):
             axes.plot(r, worth, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
-            axes.text(r + 0.01, worth + 0.08, f"{name}: {worth:.1f}", ha="right" if r > 0.85 else "left")
-        axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.9, e + 0.1))
+            right_end = r > 0.85  # there the free space lies below the curve
+            at = (r - 0.03, worth - 0.12) if right_end else (r + 0.01, worth + 0.08)
+            axes.text(*at, f"{name}: {worth:.1f}", ha="right" if right_end else "left")
+        axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.75, e + 0.1))
 
     said = "; ".join(f"{name}: correlation {r:.2f}, worth {w:.2f}" for name, r, w in table.itertuples())
     return draw(paint, table), f"Effective doctors of a panel of {e} against the correlation of errors. {said}."

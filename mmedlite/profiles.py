@@ -75,6 +75,7 @@ class Triage:
     """Triage training: updates, entropy coefficient, KL weight."""
 
     steps: int
+    learning_rate: float
     gamma: float
     beta: float
     cases: int  # training cases used; 0 = all

@@ -27,7 +27,7 @@ from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.curriculum import bucket, stage_order
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
-from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter
+from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter, resolve
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.specialists import LocalSpecialists, panel_options
@@ -37,14 +37,16 @@ REFERENCE = ROOT / "artifacts" / "reference"
 OPINIONS = ROOT / "artifacts" / "opinions"
 
 
+# The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
+DECIDING = ("prompts", "answers", "rewards", "models", "specialists", "curriculum", "grpo", "triage", "attending")
+
+
 def code_sha256() -> str:
-    """Hash of all that decides a number: the sources and profiles of ``mmedlite``, and the phantoms."""
-    files = [
-        *(ROOT / "mmedlite").rglob("*.py"),
-        *(ROOT / "mmedlite").rglob("*.toml"),
-        ROOT / "data_prep" / "phantoms.py",
-    ]
-    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in sorted(files))).hexdigest()
+    """Hash of the sources that decide a number."""
+    files = [f for name in DECIDING for f in sorted((ROOT / "mmedlite").glob(f"{name}*")) if f.suffix == ".py"]
+    files += sorted((ROOT / "mmedlite" / "answers").glob("*.*"))
+    files += [ROOT / "data_prep" / "drawing.py", ROOT / "data_prep" / "phantoms.py"]
+    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
 
 
 def no_nan(value: Any) -> Any:
@@ -85,6 +87,7 @@ class Run:
         self.store = OpinionStore(self.folder / "opinions")
         for key, row in OpinionStore(OPINIONS).rows.items():
             self.store.rows.setdefault(key, row)
+        resolve(self.profile.policy)  # told now, before anything is trained
         self.specialists = LocalSpecialists(self.profile.specialists)
         self.asked = 0  # opinions asked now because they were not stored
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -119,6 +122,12 @@ class Run:
             "results.json",
             {**old, "seed": self.seed, "code": self.facts["code"], "cases_sha256": self.facts["cases_sha256"]},
         )
+
+    def reference_results(self) -> dict[str, Any]:
+        """results.json of the stored reference run; empty before there is one."""
+        file = REFERENCE / "results.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return found
 
     def keep(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
         """Store Result rows under ``results/<name>.parquet``; returns them."""
@@ -169,6 +178,7 @@ class Run:
         return new_adapter(load_policy(self.profile.policy, self.profile.dtype), self.profile.lora)
 
     def _store_training(self, model: Any, name: str, log: list[dict[str, Any]]) -> None:
+        model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
         model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
         file = self.folder / "logs" / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -34,7 +34,7 @@ def train_triage(
         [DEPARTMENTS.index(c.specialty or "") for c in chosen], [c.case_id for c in chosen],
         [profile.triage.gamma] * n, [profile.triage.beta] * n,
     )  # fmt: skip
-    return train(model, processor, rows, profile.grpo, out, {"stage": "triage"}, seed, rewards)
+    return train(model, processor, rows, profile.grpo, out, {"stage": "triage"}, seed, rewards, profile.triage.learning_rate)
 
 
 def route(

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from PIL import Image
 
-from data_prep.phantoms import DIALS, build, draw, sample
-from data_prep.tiny_base import as_case, build_model, build_processor, save
+from data_prep.drawing import draw
+from data_prep.phantoms import DIALS, build, sample
+from data_prep.tiny_examples import as_case
+from data_prep.tiny_model import build_model, build_processor, save
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.grpo import picture_rows
 from mmedlite.models import ImageProcessorOnly, new_adapter, share_image_features
@@ -46,9 +48,9 @@ def inputs_of(prompts: Sequence[str]) -> Any:
     return tools(text=texts, images=pictures(len(prompts)), return_tensors="pt", padding=True)
 
 
-def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>") -> Any:
-    """A random Qwen2.5-VL in memory with a frozen tower. Its words differ in likelihood, and ``likely`` comes in about one
-    place in five, so that completions differ in length and entropy is not the same everywhere."""
+def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>", strength: float = 5.5) -> Any:
+    """A random Qwen2.5-VL in memory with a frozen tower. Its words differ in likelihood, and ``likely`` comes in up to one
+    place in three, so that completions differ in length and entropy is not the same everywhere."""
     torch.manual_seed(seed)
     tools = processor()
     model = build_model(tools).eval()
@@ -56,7 +58,7 @@ def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>") -> Any:
     with torch.no_grad():
         words *= 2
         state = model(**inputs_of(["What is seen?"]), output_hidden_states=True).hidden_states[-1][0, -1]  # (hidden,)
-        words[tools.tokenizer.convert_tokens_to_ids(likely)] = state * 5.5 / state.square().sum()
+        words[tools.tokenizer.convert_tokens_to_ids(likely)] = state * strength / state.square().sum()
     model.model.visual.requires_grad_(False)
     if shared:
         share_image_features(model)

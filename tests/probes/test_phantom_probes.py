@@ -19,7 +19,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_prep.phantoms import DIALS, draw, sample
+from data_prep.drawing import draw
+from data_prep.phantoms import DIALS, sample
 
 MARGIN = 0.03  # of chance
 TEXTS, PICTURES = 20_000, 3_000

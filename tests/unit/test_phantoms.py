@@ -16,21 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.phantoms import (
-    _FIRST_SEED,
-    DEPARTMENT,
-    DIALS,
-    FINDINGS,
-    LOOKS,
-    PLACES,
-    SPLIT_SIZES,
-    VIEWS,
-    Phantom,
-    _finding,
-    build,
-    draw,
-    sample,
-)
+from data_prep.drawing import FINDINGS, LOOKS, PLACES, Phantom, _finding, draw
+from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, SPLIT_SIZES, VIEWS, build, sample
 from data_prep.tiny_base import BASE_SEED
 from mmedlite.cases import image_sha256, read_table
 from mmedlite.profiles import DEPARTMENTS

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from mmedlite import evaluation, widgets
 from mmedlite.profiles import InputError
@@ -131,3 +135,41 @@ def test_trust_figure_moves_the_untrained_dot_along_its_curve() -> None:
         assert f"untrained, bias {bias:+g} ({x:.2f}, {y:.2f}), +0.00" in alt
     with pytest.raises(InputError, match="was not measured"):
         widgets.trust_figure(1.0, SWEPT, CURVE, {})
+
+
+def case(options: int, answer: int) -> Any:
+    return SimpleNamespace(options=tuple("abcd"[:options]), answer=answer)
+
+
+def test_four_cases_are_the_first_of_their_kind_with_four_options() -> None:
+    cases = [case(2, 0), case(4, 1), case(4, 1), case(4, 0), case(4, 2), case(4, 3), case(4, 0)]
+    said = np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1], [1, 2, 3], [-1, -1, -1], [1, 1, 1], [0, 0, 0]])
+    assert widgets.four_cases(cases, said) == {"easy": 2, "split": 1, "unanimous and wrong": 5, "mislabelled": 6}
+    with pytest.raises(InputError, match="all four kinds"):
+        widgets.four_cases(cases[:5], said[:5])
+
+
+def test_cards_hold_their_pictures_and_escape_their_text() -> None:
+    picture = Image.new("RGB", (8, 8), (200, 10, 10))
+    fig, alt = widgets.case_cards([picture], ["case <1>"], [["A nodule & B mass"]])
+    data = base64.b64decode(re.findall(r"base64,([^\"]+)", fig)[0])
+    assert Image.open(io.BytesIO(data)).size == (8, 8)
+    assert 'alt="picture of case &lt;1&gt;"' in fig and "A nodule &amp; B mass" in fig
+    assert alt == "1 cases. case <1>: A nodule & B mass."
+
+
+def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append((fig, alt)))
+    widgets.says_did_saw([("p" * 200, "d", "<s>")])
+    widgets.reveal(None, 0.123, "share")
+    widgets.reveal(0.5, 0.25, "share")
+    assert "p" * 200 in sent[0][0] and "&lt;s&gt;" in sent[0][0] and "<caption>" in sent[0][0]
+    assert "no number" in sent[1][0] and "0.123" in sent[1][0]
+    assert "You said 0.5, that is off by 0.25." in sent[2][0]
+
+
+def test_order_strip_counts_the_changes_of_bucket() -> None:
+    fig, alt = widgets.order_strip({"staged": ["easy", "easy", "medium", "hard"], "mixed": ["hard", "easy", "hard", "easy"]})
+    assert "staged: the bucket changes 2 times; mixed: the bucket changes 3 times" in alt
+    assert fig.numbers.loc["staged"].tolist() == [2, 1, 1]

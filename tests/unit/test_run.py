@@ -1,0 +1,285 @@
+"""A run: one folder, what it writes, what it falls back on, and that nothing starts on bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmedlite import run as run_module
+from mmedlite.cases import CaseTable
+from mmedlite.profiles import InputError, Stage
+from mmedlite.run import Run, code_sha256, no_nan, open_run
+from mmedlite.specialists import Ask, LocalSpecialists
+from mmedlite.store import MissingOpinion, OpinionStore
+from tests.small import adapter, chance, checkpoint, policy, profile, same, specialists, table
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clinic, a policy and specialists with random weights, and the profile that names them."""
+    folder = tmp_path_factory.mktemp("world")
+    table(folder / "clinic", train=16)
+    changes = [("policy = ", f'policy = "{checkpoint(folder / "policy").as_posix()}" #')]
+    profile(folder, *changes, ("specialists = ", f'specialists = "{specialists(folder / "specialists").as_posix()}" #'))
+    return folder
+
+
+def hashed_answers(self: LocalSpecialists, table: CaseTable, asks: Sequence[Ask]) -> list[str]:
+    """Specialists that guess by a hash of the request."""
+    draws = [zlib.crc32(f"{a.case.case_id} {a.adapter} {a.sample_index}".encode()) for a in asks]
+    return [f"<answer>{a.case.options[d % len(a.case.options)]}</answer>" for a, d in zip(asks, draws, strict=True)]
+
+
+@pytest.fixture
+def run(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run of that world, with an empty reference run; its triage sends everyone to the first department it may."""
+    monkeypatch.setattr(run_module, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(run_module, "OPINIONS", tmp_path / "shipped")
+    monkeypatch.setattr(LocalSpecialists, "answer", hashed_answers)
+    policy().save_pretrained(tmp_path / "reference" / "adapters" / "triage")
+    return Run(tmp_path / "run", str(world / "profile.toml"), world / "clinic")
+
+
+def again(run: Run, **more: Any) -> Run:
+    """The same folder opened anew."""
+    return Run(run.folder, str(Path(run.profile.policy).parent / "profile.toml"), run.table.path, **more)
+
+
+# ---- what is written
+
+
+def test_no_nan() -> None:
+    nested = {"a": float("nan"), "b": [1.5, float("inf"), {"c": np.float64("nan")}], "d": (np.int64(3), np.bool_(True)), "e": "nan"}
+    assert no_nan(nested) == {"a": None, "b": [1.5, None, {"c": None}], "d": [3, True], "e": "nan"}
+    json.dumps(no_nan(nested), allow_nan=False)
+    assert nested["b"][1] == float("inf")  # the original is left alone
+
+
+def test_run_json_says_what_the_numbers_come_from(run: Run) -> None:
+    told = json.loads((run.folder / "run.json").read_text())
+    assert told["profile"] == "small" and told["seed"] == 0 and told["cases_sha256"] == run.table.sha256
+    assert told["config_sha256"] == run.profile.sha256() and told["code"] == code_sha256()
+    assert told["specialists"] == run.specialists.revision
+
+
+def test_a_seed_of_its_own(run: Run) -> None:
+    assert again(run, seed=5).seed == 5 and again(run).seed == run.profile.seed
+    assert json.loads((again(run, seed=7).folder / "run.json").read_text())["seed"] == 7
+
+
+def test_results_are_merged(run: Run) -> None:
+    run.update_results(triage={"base": 0.5}, attending={"diverse": {"trained": 0.8}})
+    run.update_results(triage={"trained": float("nan")}, attending={"paper_like": {"trained": 0.7}}, asked=3)
+    told = json.loads((run.folder / "results.json").read_text())
+    assert told["triage"] == {"base": 0.5, "trained": None} and set(told["attending"]) == {"diverse", "paper_like"}
+    assert (told["asked"], told["seed"], told["cases_sha256"]) == (3, 0, run.table.sha256)
+    assert not list(run.folder.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "name", ["mmedlite/grpo.py", "mmedlite/profiles/tiny.toml", "data_prep/phantoms.py", "data_prep/drawing.py"]
+)
+def test_code_hash_covers_what_decides_a_number(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for folder in ("mmedlite", "data_prep"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    before = code_sha256()
+    monkeypatch.setattr(run_module, "ROOT", tmp_path)
+    assert code_sha256() == before
+    (tmp_path / name).write_text((tmp_path / name).read_text() + "\n")
+    assert code_sha256() != before
+
+
+# ---- what it falls back on
+
+
+def frame(value: int) -> pd.DataFrame:
+    return pd.DataFrame({"case_id": ["a", "b"], "correct": [True, False], "option": [value, -1]})
+
+
+def test_rows_of_the_run_come_before_the_reference(run: Run, tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        (tmp_path / "reference" / "results" / "diverse" / "test").mkdir(parents=True, exist_ok=True)
+        frame(1).to_parquet(tmp_path / "reference" / "results" / "diverse" / "test" / f"{name}.parquet")
+    assert run.keep(frame(2), "diverse/test/x").equals(frame(2))
+    assert run.rows("diverse/test/x").equals(frame(2)) and run.rows("diverse/test/y").equals(frame(1))
+    assert run.has_rows("diverse/test/x") and run.has_rows("diverse/test/y") and not run.has_rows("diverse/test/z")
+    with pytest.raises(InputError, match=r"no stored results 'diverse/test/z'.*Fix: run the earlier notebook"):
+        run.rows("diverse/test/z")
+
+
+def test_logs_fall_back_too(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "reference" / "logs").mkdir()
+    (tmp_path / "reference" / "logs" / "triage.json").write_text('[{"step": 9}]')
+    assert run.log("triage") == [{"step": 9}]
+    (run.folder / "logs").mkdir()
+    (run.folder / "logs" / "triage.json").write_text('[{"step": 1}]')
+    assert run.log("triage") == [{"step": 1}]
+    with pytest.raises(InputError, match="no training log 'diverse/hard'"):
+        run.log("diverse/hard")
+
+
+def test_adapters_fall_back_too(run: Run) -> None:
+    assert same(adapter(run.policy("triage")), adapter(policy()))
+    assert not any("lora_" in name for name, _ in run.policy().named_parameters())
+    with pytest.raises(InputError, match=r"cannot read the adapter.*diverse.hard.*Fix: "):
+        run.policy("diverse/hard")
+
+
+def test_fresh_adapters_follow_the_seed(run: Run) -> None:
+    assert same(adapter(run.fresh()), adapter(run.fresh()))
+    assert not same(adapter(run.fresh()), adapter(again(run, seed=3).fresh()))
+
+
+def test_routes_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def routes(model: Any, tools: Any, table: CaseTable, cases: Sequence[Any], profile: Any) -> list[str | None]:
+        return ["Surgeon", *[None] * (len(cases) - 1)]
+
+    monkeypatch.setattr(run_module.triage, "route", routes)
+    first = run.routes("test")
+    assert first[0] == "Surgeon" and set(first[1:]) == {"Radiologist"}  # who is sent nowhere is sent here
+    monkeypatch.setattr(run_module.triage, "route", lambda *_: pytest.fail("routed twice"))
+    assert run.routes("test") == first and again(run).routes("test") == first
+
+
+def test_panels_are_asked_once_and_shared(run: Run) -> None:
+    first = run.panel("train", "diverse")
+    assert first.shape == (16, 3) and run.asked == 48
+    assert np.array_equal(run.panel("train", "diverse"), first) and run.asked == 48
+    other = again(run)
+    assert np.array_equal(other.panel("train", "diverse"), first) and other.asked == 0
+    assert run.panel("train", "diverse", redraw=True).shape == (16, 3) and run.asked == 96
+
+
+def test_shipped_opinions_are_found(run: Run, tmp_path: Path) -> None:
+    first = run.panel("test", "diverse")
+    run.store.pack(tmp_path / "shipped" / "opinions.parquet")
+    shutil.rmtree(run.folder / "opinions")
+    other = again(run, replay=True)
+    assert np.array_equal(other.panel("test", "diverse"), first) and other.asked == 0
+    assert not (run.folder / "opinions").exists()
+
+
+def test_replay_raises_on_a_miss(run: Run) -> None:
+    with pytest.raises(MissingOpinion, match="opinions are not stored"):
+        again(run, replay=True).panel("test", "paper_like")
+    assert len(OpinionStore(run.folder / "opinions")) == 0
+
+
+# ---- training and answers
+
+
+def test_stages_follow_one_another_and_are_taken_up(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = run.profile.attending.recipe
+    monkeypatch.setattr(run, "panel", lambda *_: mixed(run))
+    last = run.train_attending("diverse", stages, "diverse", rewards=[chance])
+    assert [len(run.log(f"diverse/{s.name}")) for s in stages] == [1, 2]
+    assert run.log("diverse/last")[0]["kl"] == pytest.approx(0, abs=1e-6)
+    first, second = (adapter(run.policy(f"diverse/{s.name}")) for s in stages)
+    assert same(second, adapter(last)) and not same(first, second)
+    assert (run.folder / "adapters" / "diverse" / "last" / "adapter_model.safetensors").exists()
+    assert not list(run.folder.rglob("checkpoint*")) and not list(run.folder.rglob("ref"))
+    # as after a stop between the stages: the first is read, the second trained from it, with the same end
+    shutil.rmtree(run.folder / "adapters" / "diverse" / "last")
+    monkeypatch.setattr(run_module.attending, "train_stage", only(stages[1], run_module.attending.train_stage))
+    assert same(adapter(run.train_attending("diverse", stages, "diverse", rewards=[chance])), second)
+
+
+def mixed(run: Run) -> np.ndarray:
+    """A panel with easy, medium and hard cases."""
+    answers = np.array([c.answer for c in run.cases("train")])
+    right = np.arange(len(answers)) % 4
+    return np.stack([np.where(i < right, answers, 1 - np.minimum(answers, 1)) for i in range(3)], axis=1)
+
+
+def only(stage: Stage, train_stage: Any) -> Any:
+    def watched(*args: Any) -> Any:
+        assert any(a is stage for a in args), "a finished stage was trained again"
+        return train_stage(*args)
+
+    return watched
+
+
+def test_a_stage_that_cannot_fit_is_told_before_any_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = np.array([c.answer for c in run.cases("train")])
+    panel = np.stack([answers, answers, np.where(np.arange(16) < 8, answers, -1)], axis=1)  # no hard case
+    monkeypatch.setattr(run, "panel", lambda *_: panel)
+    stages = [*run.profile.attending.recipe, Stage("end", ("hard",), 1, (0.0,), (0.0,))]
+    with pytest.raises(InputError, match=r"stage 'end' has 0 cases.*Fix: "):
+        run.train_attending("diverse", stages, "diverse", rewards=[chance])
+    assert not (run.folder / "adapters").exists() and not (run.folder / "rollouts").exists()
+
+
+def test_triage_is_trained_and_stored(run: Run) -> None:
+    model = run.train_triage(rewards=[chance])
+    assert same(adapter(run.policy("triage")), adapter(model)) and not same(adapter(model), adapter(policy()))
+    assert len(run.log("triage")) == 2 and (run.folder / "rollouts" / "triage" / "rollouts.jsonl").exists()
+
+
+def test_result_rows(run: Run) -> None:
+    rows = run.answer(run.policy(), "untrained_panel", "test", "diverse")
+    cases = run.cases("test")
+    assert rows["case_id"].tolist() == [c.case_id for c in cases]
+    assert set(rows["system"]) == {"untrained_panel"} and set(rows["panel"]) == {"diverse"} and set(rows["seed"]) == {0}
+    assert (rows["correct"] == (rows["option"] == rows["answer"])).all()
+    texts = [f"<think>x</think><answer>{c.answer_text}</answer>" for c in cases[:-1]] + ["I do not know"]
+    scored = run.score("s", "test", "diverse", texts)
+    assert scored["correct"].tolist() == [True] * 5 + [False]
+    assert scored["option"].iloc[-1] == -1 and scored["reason"].iloc[-1] and scored["text"].tolist() == texts
+    votes = run.choices("majority_vote", "test", "diverse", [c.answer for c in cases])
+    assert votes["correct"].all() and votes["difficulty"].equals(scored["difficulty"])
+
+
+def test_what_the_policy_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    def answer(model: Any, tools: Any, table: Any, cases: Sequence[Any], departments: Any, panel: Any, *_: Any) -> list[str]:
+        shown.append(panel)
+        return [""] * len(cases)
+
+    monkeypatch.setattr(run_module.attending, "answer", answer)
+    panel = run.panel("test", "diverse")
+    run.answer(None, "a", "test", "diverse")
+    run.answer(None, "b", "test", "diverse", alone=True)
+    swapped = run.answer(None, "c", "test", "diverse", shown=panel[:, ::-1])
+    assert np.array_equal(shown[0], panel) and shown[1] is None and np.array_equal(shown[2], panel[:, ::-1])
+    assert swapped["panel_vote"].tolist() == run.answer(None, "d", "test", "diverse")["panel_vote"].tolist()  # the case's own
+
+
+# ---- bad input
+
+
+def test_unknown_case_table(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no case table .*nowhere.*Fix: build one: python -m data_prep"):
+        Run(tmp_path / "other", str(Path(run.profile.policy).parent / "profile.toml"), tmp_path / "nowhere")
+    assert not (tmp_path / "other").exists()
+
+
+def test_unknown_split(run: Run) -> None:
+    with pytest.raises(InputError, match="unknown split 'dev'"):
+        run.cases("dev")
+
+
+@pytest.mark.parametrize("key", ["policy", "specialists"])
+def test_missing_models_are_told_at_once(world: Path, tmp_path: Path, key: str) -> None:
+    lines = (world / "profile.toml").read_text().splitlines()
+    bad = tmp_path / "bad.toml"
+    bad.write_text("\n".join(f'{key} = "nowhere"' if line.startswith(f"{key} = ") else line for line in lines))
+    with pytest.raises(InputError, match=r"no such model folder .*nowhere.*Fix: "):
+        Run(tmp_path / "run", str(bad), world / "clinic")
+    assert not (tmp_path / "run").exists()
+
+
+def test_notebooks_open_the_run_of_the_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMEDLITE_RUN", str(run.folder))
+    monkeypatch.setenv("MMEDLITE_PROFILE", str(Path(run.profile.policy).parent / "profile.toml"))
+    monkeypatch.setenv("MMEDLITE_CASES", str(run.table.path))
+    opened = open_run()
+    assert opened.folder == run.folder and opened.profile == run.profile and opened.table.sha256 == run.table.sha256
