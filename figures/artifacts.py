@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
+import nbformat
 import pandas as pd
+from nbclient import NotebookClient
 
 from figures import cards, readme
 from mmedlite.checks import BANDS, make_band
-from mmedlite.pipeline import attending_step, evaluation_step, panel_report, summary, triage_step
+from mmedlite.demo import NOTEBOOKS, PatientKernelManager
+from mmedlite.pipeline import attending_step, evaluation_step, summary, triage_step
 from mmedlite.profiles import ROOT, Stage
 from mmedlite.rewards import format_reward
 from mmedlite.run import OPINIONS, REFERENCE, Run
@@ -145,7 +150,8 @@ def bands(runs: list[Run]) -> None:
 def ship(run: Run) -> None:
     """Copy what is replayed to artifacts/reference: result rows, logs, adapters, routes, results.json."""
     shutil.rmtree(REFERENCE, ignore_errors=True)
-    for name in ("results", "logs", "adapters", "routes"):
+    trained = [f"adapters/{name}" for name in ("triage", *run.profile.panels)]  # of the replayed runs, rows and logs are enough
+    for name in ("results", "logs", "routes", *trained):
         shutil.copytree(run.folder / name, REFERENCE / name)
     for name in ("results.json", "run.json"):
         shutil.copy(run.folder / name, REFERENCE / name)
@@ -155,6 +161,27 @@ def ship(run: Run) -> None:
     frames = [pd.read_json(f, lines=True)[["stage", "step", "case_id"]].drop_duplicates().assign(run=f.parent.parent.name)
               for f in sorted((run.folder / "rollouts").glob("*/*/rollouts.jsonl"))]  # fmt: skip
     pd.concat(frames).to_parquet(seen, compression="zstd", index=False)
+
+
+def store_notebooks() -> None:
+    """Execute the seven notebooks in place, in one run folder; keep outputs, drop widget state and all but the last progress line."""
+    os.environ |= {"MMEDLITE_RUN": str(WORK / "notebooks"), "MMEDLITE_PROFILE": "tiny", "HF_HUB_OFFLINE": "1"}
+    shutil.rmtree(WORK / "notebooks", ignore_errors=True)
+    for name in NOTEBOOKS:
+        file = ROOT / "notebooks" / f"{name}.ipynb"
+        book = nbformat.read(file, as_version=4)
+        resources = {"metadata": {"path": str(file.parent)}}
+        start = time.time()
+        NotebookClient(book, timeout=3600, kernel_manager_class=PatientKernelManager, resources=resources).execute()
+        book.metadata.pop("widgets", None)
+        for cell in (c for c in book.cells if c.cell_type == "code"):
+            cell.metadata.pop("execution", None)
+            for out in (o for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"):
+                lines = [line.rsplit("\r", 1)[-1] for line in out.text.split("\n")]
+                out.text = "\n".join(line for line in lines if line.strip() and str(ROOT) not in line and "Warning" not in line)
+            cell.outputs = [o for o in cell.outputs if o.get("text") != ""]
+        nbformat.write(book, file)
+        print(f"{name}: {(time.time() - start) / 60:.1f} minutes", flush=True)
 
 
 def main() -> None:
@@ -177,8 +204,7 @@ def main() -> None:
     cards.write(runs[0])
     readme.main()
     write_manifest(ROOT / "artifacts", runs[0].facts)
-    for panel in runs[0].profile.panels:
-        print(panel, panel_report(runs[0], "test", panel))
+    store_notebooks()
 
 
 if __name__ == "__main__":

@@ -164,7 +164,8 @@ def _check(profile: Profile, file: Path) -> None:
         "eval_batch": profile.eval_batch, "lora.r": profile.lora.r, "lora.alpha": profile.lora.alpha,
         **{f"grpo.{n}": getattr(g, n) for n in (
             "learning_rate", "prompts_per_step", "temperature", "max_new_tokens", "gradient_accumulation")},
-        "triage.steps": profile.triage.steps, "attending.no_panel_learning_rate": profile.attending.no_panel_learning_rate,
+        "triage.steps": profile.triage.steps,
+        "triage.learning_rate": profile.triage.learning_rate, "attending.no_panel_learning_rate": profile.attending.no_panel_learning_rate,
     }  # fmt: skip
     for name, value in positive.items():
         if value <= 0:

@@ -146,6 +146,7 @@ gradient_checkpointing = false
 
 [triage]
 steps = 2
+learning_rate = 1e-2
 gamma = 1e-4
 beta = 1e-3
 cases = 0

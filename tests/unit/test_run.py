@@ -84,9 +84,10 @@ def test_results_are_merged(run: Run) -> None:
     assert not list(run.folder.glob("*.part"))
 
 
-@pytest.mark.parametrize(
-    "name", ["mmedlite/grpo.py", "mmedlite/profiles/tiny.toml", "data_prep/phantoms.py", "data_prep/drawing.py"]
-)
+DECIDING = ["mmedlite/grpo.py", "mmedlite/prompts.py", "mmedlite/answers/__init__.py", "data_prep/phantoms.py", "data_prep/drawing.py"]
+
+
+@pytest.mark.parametrize("name", DECIDING)
 def test_code_hash_covers_what_decides_a_number(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     for folder in ("mmedlite", "data_prep"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
