@@ -35,7 +35,7 @@ WORK = ROOT / "runs" / "artifacts"
 
 
 def random_reward(completions: list[Any], **_: Any) -> list[float]:
-    """Control: a coin toss decided by the text itself, so that a repeat gives the same reward; nothing can be learned from it."""
+    """Control: a coin toss decided by the text itself. It says nothing of the right department: only which words win a coin is learned."""
     return [float(int(request_key({"text": str(c)})[:8], 16) % 2) for c in completions]
 
 

@@ -241,6 +241,7 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
             axes.plot(log["step"], log[column], color=f"C{i}", alpha=0.35, linewidth=1)
             axes.plot(log["step"], smooth[column], LINES[i % 4], color=f"C{i}")
             axes.set(ylabel=column, xlabel="step")
+            axes.tick_params(labelbottom=True)  # the pane below may be empty
             for name, step in starts.items():
                 axes.axvline(step, color="0.5", linestyle=":", linewidth=1)
                 axes.text(step, 1.0, f" {name}", transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)

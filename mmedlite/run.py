@@ -6,11 +6,14 @@ reference run in ``artifacts/reference``, so that each notebook runs alone.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
 import math
 import os
+import shutil
+import sys
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -102,7 +105,8 @@ class Run:
             return read_table(cases)
         folder = ROOT / "data" / self.profile.source
         if not (folder / "cases.parquet").exists():
-            importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
+            with contextlib.redirect_stdout(sys.stderr):  # a notebook compares its stdout
+                importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
         return read_table(folder, check_images=False)  # checked when it was built
 
     # Files of the run
@@ -192,6 +196,8 @@ class Run:
         out = self.folder / "rollouts" / name
         log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
         self._store_training(model, name, log)
+        if name == "triage":
+            shutil.rmtree(self.folder / "routes", ignore_errors=True)  # routes of the triage doctor before
         return model
 
     def routes(self, split: str) -> list[str]:

@@ -55,7 +55,11 @@ def test_an_unchanged_copy_passes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutant_is_rejected(name: str, tmp_path: Path) -> None:
-    assert two_stages(mutant(*MUTANTS[name]), tmp_path) != []
+    try:
+        found = two_stages(mutant(*MUTANTS[name]), tmp_path)
+    except ValueError as refusal:  # PEFT itself refuses a second reference
+        found = [str(refusal)]
+    assert found
 
 
 def test_terms_not_shared_between_the_parts_of_an_update(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[watch.Training, wat
 def test_every_update_is_the_papers(stage: tuple[watch.Training, watch.Training, Any]) -> None:
     """Value and gradient to 1e-5, gamma and beta of each sample, lengths masked, advantages of the group, cases in order."""
     assert watch.faults(stage[0]) == [] and watch.faults(stage[1]) == []
+    assert len({n for s in stage[0].seen for n in s.lengths}) > 1, "completions of one length would not show a wrong mask"
     assert len(stage[0].seen) == 3 and len(stage[1].seen) == 2
 
 
