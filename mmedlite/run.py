@@ -12,7 +12,6 @@ import importlib
 import json
 import math
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -196,8 +195,6 @@ class Run:
         out = self.folder / "rollouts" / name
         log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
         self._store_training(model, name, log)
-        if name == "triage":
-            shutil.rmtree(self.folder / "routes", ignore_errors=True)  # routes of the triage doctor before
         return model
 
     def routes(self, split: str) -> list[str]:

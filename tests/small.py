@@ -25,7 +25,7 @@ from mmedlite.prompts import attending_prompt, message
 
 LORA = Lora(r=4, alpha=8)
 SETTINGS = Grpo(
-    learning_rate=1e-2, prompts_per_step=2, generations=4, temperature=1.0, max_new_tokens=6,
+    learning_rate=1e-2, prompts_per_step=2, generations=4, temperature=1.0, max_new_tokens=8,
     gradient_accumulation=1, gradient_checkpointing=False,
 )  # fmt: skip
 
@@ -48,9 +48,9 @@ def inputs_of(prompts: Sequence[str]) -> Any:
     return tools(text=texts, images=pictures(len(prompts)), return_tensors="pt", padding=True)
 
 
-def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>", strength: float = 5.5) -> Any:
+def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>", strength: float = 6.5) -> Any:
     """A random Qwen2.5-VL in memory with a frozen tower. Its words differ in likelihood, and ``likely`` comes in up to one
-    place in three, so that completions differ in length and entropy is not the same everywhere."""
+    place in two, so that completions differ in length and entropy is not the same everywhere."""
     torch.manual_seed(seed)
     tools = processor()
     model = build_model(tools).eval()
