@@ -17,6 +17,7 @@ def run(args: argparse.Namespace) -> int:
     """The pipeline without notebooks: triage, panels, attending, evaluation; results in one run folder."""
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
     from mmedlite.run import Run
+    from mmedlite.verify import write_manifest
 
     start = time.time()
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"Stopped. Go on with: python -m mmedlite run --profile {args.profile} --out {folder}")
         return 130
     this.update_results(minutes=round((time.time() - start) / 60, 2))
+    write_manifest(folder, this.facts)
     print(json.dumps(json.loads((folder / "results.json").read_text(encoding="utf-8")), indent=1))
     return 0
 

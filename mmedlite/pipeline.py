@@ -41,7 +41,7 @@ def triage_step(run: Run) -> dict[str, Any]:
     guesses = dict(zip((c.case_id for c in known), predict(run.table.open_image(c) for c in known), strict=True))
     shares = {
         "base": triage.routing_accuracy(untrained, cases),
-        "trained": triage.routing_accuracy(run.routes("test"), cases),
+        "trained": triage.routing_accuracy(run.routes("test")[: len(cases)], cases),
         "histogram": float(np.mean([guesses[c.case_id] == c.specialty for c in known])),
     }
     intervals = {f"{k}_ci": list(wilson(round(v * len(known)), len(known))) for k, v in shares.items()}

@@ -90,7 +90,7 @@ def train(
             expected = reference_loss(model, start, inputs, settings.gradient_accumulation)
             ids = [i[m.bool()].tolist() for i, m in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
             lengths = inputs["completion_mask"].sum(1).tolist()
-            seen.append(Seen(float(loss), float(expected), flat(loss, model), flat(expected, model), lengths, ids))
+            seen.append(Seen(float(loss.detach()), float(expected.detach()), flat(loss, model), flat(expected, model), lengths, ids))
             return loss
 
     def noted(completions: Any, **columns: Any) -> list[float]:

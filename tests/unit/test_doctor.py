@@ -34,7 +34,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
         dtype="float32",
         lora=Lora(r=1, alpha=1),
         grpo=Grpo(1e-3, 1, 8, 1.0, 8, 1, False),
-        triage=Triage(1, 0.0, 0.0, 0),
+        triage=Triage(1, 1e-3, 0.0, 0.0, 0),
         attending=Attending((), (), (), 1e-3),
     )
     monkeypatch.setattr(doctor, "load_profile", lambda name: made)
