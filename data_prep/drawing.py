@@ -61,7 +61,7 @@ def _flat(colour: tuple[int, int, int]) -> _I:
 def _histology(rng: np.random.Generator) -> _I:
     centres = rng.integers(0, SIZE, (26, 2)).astype(np.int32)
     d2 = ((_X[None] - centres[:, :1, None]) ** 2 + (_Y[None] - centres[:, 1:, None]) ** 2).min(0)
-    return _mix(_flat((232, 180, 210)), np.clip((9 - d2) * 40, 0, 230), (120, 70, 150))
+    return _mix(_flat((232, 180, 210)), np.clip((9 - d2) * 40, 0, 130), (120, 70, 150))
 
 
 def _chest(rng: np.random.Generator) -> _I:
@@ -88,7 +88,7 @@ def _pet(rng: np.random.Generator) -> _I:
 
 
 def _ultrasound(rng: np.random.Generator) -> _I:
-    speckle = rng.integers(40, 150, (SIZE // 2, SIZE // 2)).astype(np.int32).repeat(2, 0).repeat(2, 1)
+    speckle = rng.integers(95, 145, (SIZE // 2, SIZE // 2)).astype(np.int32).repeat(2, 0).repeat(2, 1)
     bands = ((_Y + (_X >> 3)) % 23 < 4).astype(np.int32) * 26
     grey = (speckle + bands + 10) * (110 - abs(_X - 32)) // 110
     return np.repeat(np.where(_Y < 4, 210, grey)[..., None], 3, 2).astype(np.int32)
@@ -120,7 +120,7 @@ _DRAW = dict(zip(LOOKS, (_histology, _chest, _endoscopy, _pet, _ultrasound, _fun
 _COLOUR = dict(
     zip(
         LOOKS,
-        ((84, 26, 120), (238, 238, 238), (250, 205, 120), (255, 235, 120), (14, 14, 14), (110, 10, 8), (96, 52, 30)),
+        ((60, 10, 95), (238, 238, 238), (250, 205, 120), (255, 235, 120), (14, 14, 14), (110, 10, 8), (96, 52, 30)),
         strict=True,
     )
 )

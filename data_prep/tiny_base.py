@@ -2,8 +2,10 @@
 
 Two steps a model. The vision tower learns with classification heads, which are thrown away (from scratch, text alone teaches it
 nothing in this time). Then the language model learns to write what it reads into <think> and to choose an option in <answer>.
-The policy learns to weigh a dial-a-panel by tossing a coin between its own reading and a random member of the panel: when to trust
-whom is left for reinforcement learning. Every phantom is drawn from seeds that no split uses.
+The policy learns to weigh a dial-a-panel by tossing a coin between its own reading and a random member of the panel. In a closing
+round that panel answers at random, or the policy would take its reading from the panel, and under another role line it overrules the
+panel on marked pictures (``tiny_examples.policy_example``). When to trust whom is left for reinforcement learning. Every phantom is
+drawn from seeds that no split uses.
 """
 
 from __future__ import annotations
@@ -13,7 +15,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def encode(model: Any, x: torch.Tensor) -> torch.Tensor:
     return model.model.visual(x.reshape(-1, x.shape[-1]), grid_thw=grid).pooler_output.view(len(x), IMAGE_TOKENS, WIDTH)
 
 
+LOCAL = ("finding", "place")  # heads that read every token; the others read their mean
+
+
 def train_tower(model: Any, x: torch.Tensor, facts: list[dict[str, Any]], steps: int, seed: int) -> dict[str, float]:
     """Train the tower with heads for look, finding, place and marker; returns each head's accuracy on the last 1,000 cases."""
     torch.manual_seed(seed)
@@ -59,12 +63,12 @@ def train_tower(model: Any, x: torch.Tensor, facts: list[dict[str, Any]], steps:
         "place": torch.tensor([-100 if f["finding"] == "normal" else PLACES.index(f["place"]) for f in facts]),
         "marked": torch.tensor([int(f["marked"]) for f in facts]),
     }
-    heads = {k: torch.nn.Linear(IMAGE_TOKENS * WIDTH if k == "place" else WIDTH, n) for k, n in
+    heads = {k: torch.nn.Linear(IMAGE_TOKENS * WIDTH if k in LOCAL else WIDTH, n) for k, n in
              {"look": 7, "finding": 4, "place": 4, "marked": 2}.items()}  # fmt: skip
 
     def logits(batch: torch.Tensor) -> dict[str, torch.Tensor]:
         z = encode(model, batch)  # (b, 16, WIDTH)
-        return {k: h(z.flatten(1) if k == "place" else z.mean(1)) for k, h in heads.items()}
+        return {k: h(z.flatten(1) if k in LOCAL else z.mean(1)) for k, h in heads.items()}
 
     weights = [*model.model.visual.parameters(), *(p for h in heads.values() for p in h.parameters())]
     optimiser = torch.optim.AdamW(weights, lr=1.5e-3, weight_decay=0.02)
@@ -105,13 +109,9 @@ def fine_tune(
     for _ in tqdm(range(steps), desc=label, mininterval=5):
         index = rng.integers(0, len(features), batch)
         pairs = [example(rng, int(i)) for i in index]
-        prompts = [
-            processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p, _ in pairs
-        ]
+        prompts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p, _ in pairs]
         prompts = [p.replace(image, image * IMAGE_TOKENS) for p in prompts]
-        ids = [
-            (tokenizer.encode(p), tokenizer.encode(c + "<|im_end|>")) for p, (_, c) in zip(prompts, pairs, strict=True)
-        ]
+        ids = [(tokenizer.encode(p), tokenizer.encode(c + "<|im_end|>")) for p, (_, c) in zip(prompts, pairs, strict=True)]
         longest = max(len(p) + len(c) for p, c in ids)
         inputs = torch.full((batch, longest), tokenizer.pad_token_id)  # (b, t), right-padded
         labels = torch.full((batch, longest), -100)
@@ -134,24 +134,19 @@ def fine_tune(
 
 
 TOWER_DIALS = Dials(contrast=(2, 160), view_contrast=(2, 160))  # the tower first sees findings it can learn from
-WARM_DIALS = replace(DIALS, marked=13)
-POLICY: dict[str, Any] = {"cases": 16_000, "tower_steps": 1500, "language_steps": (2400, 2200), "seed": 1}
+POLICY: dict[str, Any] = {"cases": 16_000, "tower_steps": 2000, "language_steps": (2400, 2200, 900), "seed": 1}
 SPECIALIST: dict[str, Any] = {
-    "cases": 14_000, "tower_steps": 1300, "read_steps": 900, "guess_steps": 200, "adapter_steps": 90, "seed": 2, "r": 4,
+    "cases": 14_000, "tower_steps": 2000, "read_steps": 900, "guess_steps": 200, "adapter_steps": 120, "seed": 2, "r": 4,
 }  # fmt: skip
 
 
-def draw_features(
-    model: Any, processor: ImageProcessorOnly, facts: list[dict[str, Any]], views: list[int]
-) -> torch.Tensor:
+def draw_features(model: Any, processor: ImageProcessorOnly, facts: list[dict[str, Any]], views: list[int]) -> torch.Tensor:
     """Frozen tower's features of one view of each case: (n, 16, WIDTH), float32."""
     with torch.no_grad():
         return torch.cat([encode(model, b) for b in pixels(processor, facts, views).split(500)])
 
 
-def base_model(
-    name: str, settings: dict[str, Any], view: Callable[[int], int], work: Path
-) -> tuple[Any, ImageProcessorOnly]:
+def base_model(name: str, settings: dict[str, Any], view: Callable[[int], int], work: Path) -> tuple[Any, ImageProcessorOnly]:
     """A fresh model with a trained vision tower; the tower is kept in ``work`` and read again by a later call (checkpoint)."""
     processor = build_processor()
     torch.manual_seed(settings["seed"])
@@ -174,14 +169,19 @@ def base_model(
 def make_policy(out: Path, work: Path) -> None:
     """The policy: tower, then warm start on triage, deciding alone, and dial-a-panel prompts."""
     model, processor = base_model("policy", POLICY, lambda i: 0, work)
-    facts = [sample(BASE_SEED + 10_000_000 + i, WARM_DIALS) for i in range(POLICY["cases"])]
+    facts = [sample(BASE_SEED + 10_000_000 + i, DIALS) for i in range(POLICY["cases"])]
     features = draw_features(model, processor, facts, [0] * len(facts))
-    for i, steps in enumerate(POLICY["language_steps"]):  # the second round starts warm, at the full rate again
+    for i, steps in enumerate(POLICY["language_steps"]):  # each round starts warm, at the full rate again
         kept = work / f"policy_language_{i}.safetensors"
         if kept.exists():
             load_model(model, kept)
             continue
-        fine_tune(model, processor, features, lambda rng, i: policy_example(rng, facts[i]), steps, POLICY["seed"] + i)
+        closing = i == len(POLICY["language_steps"]) - 1
+
+        def example(rng: np.random.Generator, k: int, closing: bool = closing) -> tuple[str, str]:
+            return policy_example(rng, facts[k], closing)
+
+        fine_tune(model, processor, features, example, steps, POLICY["seed"] + i)
         save_model(model, str(kept))
     save(model, processor, out)
 
@@ -192,17 +192,17 @@ def make_specialists(out: Path, work: Path) -> None:
     The base has eyes of its own; its language model starts from the policy's, which knows how to answer from a reading.
     """
     model, processor = base_model("specialist", SPECIALIST, lambda i: 1 + i % 3, work)
-    facts = [sample(BASE_SEED + 20_000_000 + i, WARM_DIALS) for i in range(SPECIALIST["cases"])]
+    facts = [sample(BASE_SEED + 20_000_000 + i, DIALS) for i in range(SPECIALIST["cases"])]
     views = [1 + i % 3 for i in range(len(facts))]
     features = draw_features(model, processor, facts, views)
     kept = out / "base"
     if (kept / "model.safetensors").exists():
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(kept)
     else:
-        language = load_file(work / f"policy_language_{len(POLICY['language_steps']) - 1}.safetensors")
+        language = load_file(work / "policy_language_1.safetensors")
         model.load_state_dict({k: v for k, v in language.items() if "visual" not in k}, strict=False)
         # First to read, then to guess: the adapters have to bring back at home what the base can do.
-        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (0.6, SPECIALIST["guess_steps"])):
+        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (0.85, SPECIALIST["guess_steps"])):
 
             def any_department(rng: np.random.Generator, i: int, guess: float = guess) -> tuple[str, str]:
                 return guess_example(rng, facts[i], str(rng.choice(DEPARTMENTS)), guess)
@@ -219,13 +219,11 @@ def make_specialists(out: Path, work: Path) -> None:
                 continue
             mine = [i for i in home if views[i] == 1 + doctor]
             marked = [i for i in mine if facts[i]["marked"]]
-            pool = [(i, True) for i in mine + 3 * marked] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
+            pool = [(i, True) for i in mine + 2 * marked] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
             torch.manual_seed(100 * d + doctor)
             peft = new_adapter(model, Lora(r=SPECIALIST["r"], alpha=2 * SPECIALIST["r"]))
 
-            def example(
-                rng: np.random.Generator, k: int, pool: Any = pool, department: str = department
-            ) -> tuple[str, str]:
+            def example(rng: np.random.Generator, k: int, pool: Any = pool, department: str = department) -> tuple[str, str]:
                 i, at_home = pool[k]
                 return home_example(facts[i], department) if at_home else guess_example(rng, facts[i], department)
 
@@ -233,6 +231,7 @@ def make_specialists(out: Path, work: Path) -> None:
                       learning_rate=3e-3, label=folder.name)  # fmt: skip
             peft.peft_config["default"].base_model_name_or_path = "artifacts/specialists/base"  # no path of this machine
             peft.save_pretrained(folder)
+            (folder / "README.md").unlink()  # PEFT's empty card, with a path of this machine
             model = peft.unload()
     names = sorted(out.rglob("*.safetensors"))
     digest = hashlib.sha256(b"".join(hashlib.sha256(n.read_bytes()).digest() for n in names)).hexdigest()

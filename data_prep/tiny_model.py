@@ -32,15 +32,8 @@ def build_processor() -> ImageProcessorOnly:
     """Tokenizer (byte-level BPE, about 700 tokens, each fixed prompt line one token) and a 64 x 64, patch 8 image processor."""
     words = [q.format(s) for kind in (PHRASINGS, SHIFTED_PHRASINGS) for k, qs in kind.items() for q in qs
              for s in (FINDINGS[:3] if k == "present" else ("upper", "lower", "left", "right"))]  # fmt: skip
-    words += [f"Question: {w}" for w in words] + [
-        f"Options: {', '.join(o)}" for o in (FINDINGS, PLACES, DEPARTMENTS, ("yes", "no"))
-    ]
-    words += [
-        f"Answer from {d} {i}: {a}"
-        for d in DEPARTMENTS
-        for i in (1, 2, 3)
-        for a in (*FINDINGS, *PLACES, "yes", "no", "no answer")
-    ]
+    words += [f"Question: {w}" for w in words] + [f"Options: {', '.join(o)}" for o in (FINDINGS, PLACES, DEPARTMENTS, ("yes", "no"))]
+    words += [f"Answer from {d} {i}: {a}" for d in DEPARTMENTS for i in (1, 2, 3) for a in (*FINDINGS, *PLACES, "yes", "no", "no answer")]
     words += [f"<think>{k}, {f}, {p}</think><answer>{a}</answer>" for k in ("clear", "marked") for f in FINDINGS for p in PLACES
               for a in (f, p, "yes", "no")]  # fmt: skip
     words += [f"<think>{x}</think><answer>{d}</answer>" for x in LOOKS for d in DEPARTMENTS] + [
@@ -54,9 +47,7 @@ def build_processor() -> ImageProcessorOnly:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     core.train_from_iterator(
         [w.replace(t, " ") for w in words for t in ("<think>",)],
-        trainers.BpeTrainer(
-            vocab_size=700, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
-        ),
+        trainers.BpeTrainer(vocab_size=700, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False),
     )
     core.add_tokens([AddedToken(t, normalized=False) for t in (*TAGS, *FIXED_LINES)])
     tokenizer = PreTrainedTokenizerFast(

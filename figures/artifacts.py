@@ -32,6 +32,7 @@ from mmedlite.verify import write_manifest
 
 SEEDS = (0, 1, 2, 3, 4)
 WORK = ROOT / "runs" / "artifacts"
+NOISE = (str(ROOT), "Warning", "warnings.warn(")  # lines of stderr that say nothing to a reader
 
 
 def random_reward(completions: list[Any], **_: Any) -> list[float]:
@@ -62,23 +63,21 @@ def opinions() -> None:
 
 
 def seed_run(seed: int) -> Run:
-    """Train triage and both attendings with one seed; seed 0 also runs every baseline of the demo.
-
-    The other seeds train the first panel only, whose bands the demo is held to.
-    """
+    """Train triage and attending with one seed. Seed 0 takes every step of the demo; the others train the first panel only."""
     run = Run(WORK / f"seed-{seed}", seed=seed)
     if not (run.folder / "adapters" / "triage").exists():
         triage_step(run)
+    if seed != SEEDS[0]:
+        first = run.profile.panels[0]
+        if not run.has_own_rows(f"{first}/test/trained"):
+            model = run.train_attending(first, run.profile.attending.recipe, first)
+            run.keep(run.answer(model, "trained", "test", first), f"{first}/test/trained")
+        return run
     for panel in run.profile.panels:
-        last = run.profile.attending.recipe[-1].name
-        if seed == SEEDS[0]:
-            if not run.has_own_rows(f"{panel}/validation/{last}"):
-                attending_step(run, panel)
-            if not run.has_own_rows(f"{panel}/test/bias_sweep"):
-                evaluation_step(run, panel)
-        elif panel == run.profile.panels[0] and not run.has_own_rows(f"{panel}/test/trained"):
-            model = run.train_attending(panel, run.profile.attending.recipe, panel)
-            run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
+        if not run.has_own_rows(f"{panel}/validation/{run.profile.attending.recipe[-1].name}"):
+            attending_step(run, panel)
+        if not run.has_own_rows(f"{panel}/test/bias_sweep"):
+            evaluation_step(run, panel)
     return run
 
 
@@ -97,24 +96,28 @@ def paper_schedule(run: Run, panel: str) -> None:
 def replays(run: Run) -> None:
     """What the demo replays: the schedule as printed, RL without panel, SFT, and the controls, for seed 0."""
     profile = run.profile
-    recipe = profile.attending.recipe
-    steps = sum(s.steps for s in recipe)
-
-    first = profile.panels[0]
+    recipe, first = profile.attending.recipe, profile.panels[0]
     for panel in profile.panels:
+        if not run.has_own_rows(f"{panel}/test/sft"):
+            model = run.train_sft(panel, sum(s.steps for s in recipe))
+            run.keep(run.answer(model, "sft", "test", panel), f"{panel}/test/sft")
         paper_schedule(run, panel)
-    if not run.has_own_rows(f"{first}/test/sft"):
-        run.keep(run.answer(run.train_sft(first, steps), "sft", "test", first), f"{first}/test/sft")
     if not run.has_own_rows(f"{first}/test/rl_no_panel"):
         rate = profile.attending.no_panel_learning_rate
         model = run.train_attending(first, profile.attending.no_panel, "rl_no_panel", with_panel=False, learning_rate=rate)
         texts = run.answer(model, "rl_no_panel", "test", first, alone=True)["text"].tolist()
         for panel in profile.panels:
             run.keep(run.score("rl_no_panel", "test", panel, texts), f"{panel}/test/rl_no_panel")
-    if not run.has_own_rows(f"{first}/test/entropy_off"):
-        off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
-        model = run.train_attending(first, off, "entropy_off")
-        run.keep(run.answer(model, "entropy_off", "test", first), f"{first}/test/entropy_off")
+    off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
+    controls: dict[str, tuple[Any, dict[str, Any]]] = {
+        "entropy_off": (off, {}),
+        "random_reward": (recipe, {"rewards": (format_reward, random_reward)}),
+        "redraw": (recipe, {"redraw": True}),
+    }
+    for name, (stages, change) in controls.items():
+        if not run.has_own_rows(f"{first}/test/{name}"):
+            model = run.train_attending(first, stages, name, **change)
+            run.keep(run.answer(model, name, "test", first), f"{first}/test/{name}")
     if "random_reward" not in json.loads((run.folder / "results.json").read_text(encoding="utf-8"))["triage"]:
         model = run.train_triage("triage_random_reward", rewards=(format_reward, random_reward))
         routes = route(model, run.processor, run.table, run.cases("test"), profile)
@@ -133,16 +136,16 @@ def bands(runs: list[Run]) -> None:
     control = {"untrained": zero["triage"]["base"], "random_reward": zero["triage"]["random_reward"]}
     found = {"triage_accuracy": make_band(triage, zero["triage"]["n"], control, **made)}
 
-    def band(name: str, panel: str, keep: Callable[[pd.DataFrame], pd.Series], control: str) -> None:
+    def band(name: str, panel: str, keep: Callable[[pd.DataFrame], pd.Series], *controls: str) -> None:
         rows = {r.seed: r.rows(f"{panel}/test/trained") for r in runs}
         shares = {seed: float(frame[keep(frame)]["correct"].mean()) for seed, frame in rows.items()}
-        rival = first.rows(f"{panel}/test/{control}")
+        rivals = {c: first.rows(f"{panel}/test/{c}") for c in controls}
         n = int(keep(rows[first.seed]).sum())
-        found[name] = make_band(shares, n, {control: float(rival[keep(rival)]["correct"].mean())}, **made)
+        found[name] = make_band(shares, n, {c: float(r[keep(r)]["correct"].mean()) for c, r in rivals.items()}, **made)
 
-    for panel in first.profile.panels[:1]:
-        band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "majority_vote")
-        band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "majority_vote")
+    panel = first.profile.panels[0]
+    band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel", "majority_vote")
+    band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel", "majority_vote")
     band("easy_diverse_trained", "diverse", lambda f: f["difficulty"] == "easy", "no_panel")
     BANDS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
@@ -157,31 +160,30 @@ def ship(run: Run) -> None:
         shutil.copy(run.folder / name, REFERENCE / name)
     for card in REFERENCE.rglob("README.md"):  # PEFT's empty model cards
         card.unlink()
-    seen = REFERENCE / "seen_cases.parquet"  # the order proof of notebook 03
-    frames = [pd.read_json(f, lines=True)[["stage", "step", "case_id"]].drop_duplicates().assign(run=f.parent.parent.name)
-              for f in sorted((run.folder / "rollouts").glob("*/*/rollouts.jsonl"))]  # fmt: skip
-    pd.concat(frames).to_parquet(seen, compression="zstd", index=False)
 
 
 def store_notebooks() -> None:
     """Execute the seven notebooks in place, in one run folder; keep outputs, drop widget state and all but the last progress line."""
     os.environ |= {"MMEDLITE_RUN": str(WORK / "notebooks"), "MMEDLITE_PROFILE": "tiny", "HF_HUB_OFFLINE": "1"}
     shutil.rmtree(WORK / "notebooks", ignore_errors=True)
+    minutes: dict[str, float] = {}
     for name in NOTEBOOKS:
         file = ROOT / "notebooks" / f"{name}.ipynb"
         book = nbformat.read(file, as_version=4)
         resources = {"metadata": {"path": str(file.parent)}}
         start = time.time()
-        NotebookClient(book, timeout=3600, kernel_manager_class=PatientKernelManager, resources=resources).execute()
+        NotebookClient(book, timeout=3600, kernel_manager_class=PatientKernelManager, resources=resources, coalesce_streams=True).execute()
         book.metadata.pop("widgets", None)
         for cell in (c for c in book.cells if c.cell_type == "code"):
             cell.metadata.pop("execution", None)
             for out in (o for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"):
                 lines = [line.rsplit("\r", 1)[-1] for line in out.text.split("\n")]
-                out.text = "\n".join(line for line in lines if line.strip() and str(ROOT) not in line and "Warning" not in line)
+                out.text = "\n".join(line for line in lines if line.strip() and not any(word in line for word in NOISE))
             cell.outputs = [o for o in cell.outputs if o.get("text") != ""]
         nbformat.write(book, file)
-        print(f"{name}: {(time.time() - start) / 60:.1f} minutes", flush=True)
+        minutes[name] = round((time.time() - start) / 60, 2)
+        print(f"{name}: {minutes[name]:.1f} minutes", flush=True)
+    (ROOT / "artifacts" / "timings.json").write_text(json.dumps({"tiny": minutes}, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -205,6 +207,7 @@ def main() -> None:
     readme.main()
     write_manifest(ROOT / "artifacts", runs[0].facts)
     store_notebooks()
+    write_manifest(ROOT / "artifacts", runs[0].facts)  # again, with the minutes the notebooks took
 
 
 if __name__ == "__main__":

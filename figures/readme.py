@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+from mmedlite.checks import BANDS
 from mmedlite.profiles import ROOT
 from mmedlite.run import REFERENCE
 
@@ -45,6 +46,18 @@ def block() -> str:
             f"- {panel}: trained minus {gain['over']} {gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] (paired, by image); "
             f"on unanimous panels, trained minus vote {unanimous['mean']:+.3f} [{unanimous['low']:+.3f}, {unanimous['high']:+.3f}]; "
             f"height above the untrained bias curve {trust['above_curve']:+.3f} [{trust['low']:+.3f}, {trust['high']:+.3f}]."
+        )
+    bands = json.loads(BANDS.read_text(encoding="utf-8"))
+    for name in [f"attending_{panel}_trained" for panel in panels if f"attending_{panel}_trained" in bands]:
+        seeds = " ".join(f"{value:.3f}" for value in bands[name]["seeds"].values())
+        lines.append(f"- {name}, five training seeds: {seeds}.")
+    real = ROOT / "figures" / "data" / "real_triage.json"
+    if real.exists():
+        found = json.loads(real.read_text(encoding="utf-8"))
+        lines.append(
+            f"\nReal pictures, naming the modality ({len(found['pictures'])} modalities, {found['n']} pictures, {found['folds']} folds by "
+            f"picture), macro recall: {found['base']:.3f} before training, {found['trained']:.3f} after; colour histogram "
+            f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from mmedlite import sft
 from mmedlite.cases import Case, CaseTable
 from mmedlite.curriculum import bucket, coefficients, stage_order
 from mmedlite.grpo import Reward, picture_rows, train
@@ -102,29 +103,16 @@ def lean(scores: Sequence[np.ndarray], panel: np.ndarray, bias: float) -> np.nda
 def train_sft(
     model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray, profile: Profile, steps: int, seed: int, learning_rate: float,
-) -> None:  # fmt: skip
-    """SFT baseline on the right option, without reasoning: the same prompts and cases, ``steps`` updates (paper Table 5)."""
-    rng = np.random.default_rng([seed, 5])
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(weights, lr=learning_rate)
+) -> list[float]:  # fmt: skip
+    """SFT baseline on the right option, without reasoning: the same prompts and cases (paper Table 5); returns the losses."""
+    prompts = [prompt_of(c, d, p) for c, d, p in zip(cases, departments, panel, strict=True)]
+    gold = [f"<think></think><answer>{c.answer_text}</answer>" for c in cases]
     batch = profile.grpo.prompts_per_step * profile.grpo.generations // 2
-    for _ in tqdm(range(steps), desc="sft", mininterval=2):
-        index = rng.integers(0, len(cases), batch)
-        prompts = [prompt_of(cases[i], departments[i], panel[i]) for i in index]
-        gold = [f"<think></think><answer>{cases[i].answer_text}</answer><|im_end|>" for i in index]
-        pictures = [table.open_image(cases[i]) for i in index]
-        logps, mask = completion_log_probs(model, processor, pictures, prompts, [""] * batch, gold)
-        loss = -(logps * mask).sum() / mask.sum()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+    return sft.train(model, processor, lambda i: table.open_image(cases[i]), prompts, gold, steps, batch, seed, learning_rate)
 
 
 @torch.no_grad()
-def image_features(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile
-) -> np.ndarray:
+def image_features(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile) -> np.ndarray:
     """Features of the frozen tower for the attending's picture of each case, mean over its tokens: (n, hidden)."""
     found: list[np.ndarray] = []
     size = profile.eval_batch

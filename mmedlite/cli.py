@@ -49,7 +49,7 @@ def verify(args: argparse.Namespace) -> int:
     """Check the hashes and re-score the stored rows of a run folder."""
     from mmedlite.verify import main as check
 
-    return check([args.folder])
+    return check([args.folder, *(["--cases", args.cases] if args.cases else [])])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--cases", required=True, help="JSON lines: response, options, expected")
     one = commands.add_parser("verify", help=verify.__doc__)
     one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"))
+    one.add_argument("--cases", help="the case table of the run, where it is not the phantom clinic")
     args = parser.parse_args(argv)
     try:
         if args.command == "doctor":

@@ -95,9 +95,7 @@ def offline(profile: Profile) -> Finding:
     folder = Path(profile.policy) if Path(profile.policy).is_absolute() else ROOT / profile.policy
     here = any(folder.glob("*.safetensors"))
     missing = f"; no weights in {profile.policy}"
-    fix = (
-        "`git checkout artifacts` restores shipped weights, `make artifacts` rebuilds them; put others into that folder"
-    )
+    fix = "`git checkout artifacts` restores shipped weights, `make artifacts` rebuilds them; put others into that folder"
     return here, state + (f"; weights of {profile.policy} are here" if here else missing), fix
 
 

@@ -1,7 +1,7 @@
 """Better than what, and how sure: intervals, paired differences, the trust plane, panels and the baselines beside them.
 
 Tables are Result rows (one row = one system's answer to one case) and Opinion rows; arrays are numpy. Options are
-indices, -1 is no answer. Intervals are 95 %. A share of no cases is nan. Torch is imported by the ideal reader only.
+indices, -1 is no answer. Intervals are 95 %. A share of no cases is nan.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def result_row(
     }  # fmt: skip
 
 
-def vote_results(
-    cases: Iterable[Case], opinions: pd.DataFrame, panel: str, seed: int = 0, samples: Sequence[int] = PANEL
-) -> pd.DataFrame:
+def vote_results(cases: Iterable[Case], opinions: pd.DataFrame, panel: str, seed: int = 0, samples: Sequence[int] = PANEL) -> pd.DataFrame:
     """Result rows of the majority vote; ``opinions``: the rows of one panel, one department a case."""
     votes = panel_votes(opinions, samples)
     departments = opinions.groupby("case_id")["department"].first()
@@ -232,56 +230,3 @@ def fit_colour_histogram(images: Iterable[Any], labels: Sequence[Any]) -> Callab
         p = np.exp(z @ w)
         w -= z.T @ (p / p.sum(axis=1, keepdims=True) - gold) / len(z) + 1e-5 * w
     return lambda pictures: names[(inputs(pictures) @ w).argmax(axis=1)].tolist()
-
-
-def fit_ideal_reader(
-    features: np.ndarray, panel: Any, answers: Any, n_options: Any, seed: int = 0, options: Any = None
-) -> Callable[..., np.ndarray]:
-    """The ideal reader: a network with one hidden layer on all that the attending can see; gives predict -> options.
-
-    features (n, d): frozen image features, question, kind; panel (n, e): the panel's options, None = image only;
-    answers, n_options (n,); options (n, slots, k): features of each option's text, where it varies. Every slot is
-    scored by the same weights; a tenth of the cases picks the epoch. predict(features, panel, n_options, options).
-    """
-    import torch
-    from torch import nn
-
-    slots, mean, scale = int(np.max(n_options)), features.mean(axis=0), features.std(axis=0) + 1e-6
-
-    def inputs(features: np.ndarray, panel: Any, n_options: Any, options: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        n, count = len(features), np.asarray(n_options)
-        votes = np.full((n, 1), -1) if panel is None else np.asarray(panel)
-        said = np.eye(slots + 1)[votes][:, :, :slots]  # (n, e, slots): one-hot, all zero where nothing was said
-        shared = np.hstack([(features - mean) / scale, said.reshape(n, -1), np.eye(slots + 1)[count]])
-        parts = [np.repeat(shared[:, None], slots, axis=1), said.transpose(0, 2, 1), np.tile(np.eye(slots), (n, 1, 1))]
-        if options is not None:  # what each slot says, and what the panel's choices say
-            texts = np.asarray(options, float)[:, :slots]
-            parts += [texts, np.repeat(np.einsum("nes,nsk->nk", said, texts)[:, None], slots, axis=1)]
-        closed = np.where(np.arange(slots) < count[:, None], 0.0, -1e9)  # no score for a slot that is not offered
-        return torch.tensor(np.concatenate(parts, axis=2), dtype=torch.float32), torch.tensor(closed)
-
-    x, closed = inputs(features, panel, n_options, options)
-    gold, rng = torch.tensor(np.asarray(answers)), np.random.default_rng(seed)
-    held, train = np.split(rng.permutation(len(x)), [max(1, len(x) // 10)])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(x.shape[2], 128), nn.ReLU(), nn.Linear(128, 1), nn.Flatten(1))
-    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
-    best, kept = float("inf"), net.state_dict()
-    for _ in range(40):
-        for batch in np.array_split(rng.permutation(train), max(1, len(train) // 256)):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(net(x[batch]) + closed[batch], gold[batch]).backward()
-            optimiser.step()
-        with torch.no_grad():
-            loss = float(nn.functional.cross_entropy(net(x[held]) + closed[held], gold[held]))
-        if loss < best:
-            best, kept = loss, {name: weight.clone() for name, weight in net.state_dict().items()}
-    net.load_state_dict(kept)
-
-    def predict(features: np.ndarray, panel: Any, n_options: Any, options: Any = None) -> np.ndarray:
-        x, closed = inputs(features, panel, n_options, options)
-        with torch.no_grad():
-            return (net(x) + closed).argmax(dim=1).numpy()
-
-    return predict

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from PIL import Image
+from safetensors import safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
+from transformers.utils import logging
 
 from mmedlite.profiles import ROOT, InputError, Lora
 from mmedlite.prompts import message
+
+logging.disable_progress_bar()  # "Loading weights", once a checkpoint, says nothing of a run's progress
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
@@ -94,9 +98,7 @@ def load_policy(folder: str | Path, dtype: str = "float32") -> Any:
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
     except Exception as error:
-        raise InputError(
-            f"cannot read the checkpoint: {error}", str(path), "restore it from git, or run `make artifacts`"
-        ) from error
+        raise InputError(f"cannot read the checkpoint: {error}", str(path), "restore it from git, or run `make artifacts`") from error
     model.requires_grad_(True)
     model.model.visual.requires_grad_(False)
     share_image_features(model)
@@ -121,16 +123,19 @@ def load_adapter(model: Any, folder: str | Path, name: str = "default", trainabl
     Raises:
         InputError: the adapter file is missing or damaged; nothing has been trained yet when this is raised.
     """
+    file = Path(folder) / "adapter_model.safetensors"
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-            return model
-        return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+        with safe_open(file, "pt") as stored:  # PEFT only warns of a tensor that is not there, and leaves it at random
+            absent = set(get_peft_model_state_dict(model, adapter_name=name)) - set(stored.keys())
+        if absent:
+            raise ValueError(f"{len(absent)} tensors are missing, the first {min(absent)}")
     except Exception as error:
-        file = Path(folder) / "adapter_model.safetensors"
-        raise InputError(
-            f"cannot read the adapter: {error}", str(file), "delete the folder and train again, or restore it"
-        ) from error
+        raise InputError(f"cannot read the adapter: {error}", str(file), "delete the folder and train again, or restore it") from error
+    return model
 
 
 @torch.no_grad()

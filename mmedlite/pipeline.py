@@ -17,12 +17,12 @@ from mmedlite.evaluation import (
     align,
     bucket_report,
     fit_colour_histogram,
-    fit_ideal_reader,
     flip_rate,
     gap_closed,
     paired_difference,
     wilson,
 )
+from mmedlite.ideal_reader import fit_ideal_reader
 from mmedlite.run import Run
 
 # Baselines the trained policy has to beat (the vote, the same policy before training, training without the panel).
@@ -66,9 +66,7 @@ def panel_step(run: Run) -> dict[str, Any]:
 def panel_report(run: Run, split: str, panel: str, redraw: bool = False) -> dict[str, Any]:
     """Bucket shares, error correlation and effective doctors of one panel on one split."""
     cases, options = run.cases(split), run.panel(split, panel, redraw)
-    rows = [
-        {"case_id": c.case_id, "sample_index": i, "option": o} for c, v in zip(cases, options, strict=True) for i, o in enumerate(v)
-    ]
+    rows = [{"case_id": c.case_id, "sample_index": i, "option": o} for c, v in zip(cases, options, strict=True) for i, o in enumerate(v)]
     return bucket_report(pd.DataFrame(rows), {c.case_id: c.answer for c in cases})
 
 
@@ -76,14 +74,16 @@ def attending_step(run: Run, panel: str) -> None:
     """Train the recommended recipe on one panel, and note the policy's place on the trust plane after each stage."""
     run.train_attending(panel, run.profile.attending.recipe, panel)
     run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
-    for stage in run.profile.attending.recipe:
+    stages = run.stages_that_fit(panel, run.profile.attending.recipe)
+    run.update_results(stages={panel: [s.name for s in stages]})
+    for stage in stages:
         rows = run.answer(run.policy(f"{panel}/{stage.name}"), stage.name, "validation", panel)
         run.keep(rows, f"{panel}/validation/{stage.name}")
 
 
 def evaluation_step(run: Run, panel: str) -> dict[str, Any]:
     """Answer the test and shifted cases with every live system of one panel, then write the summary."""
-    last = run.profile.attending.recipe[-1].name
+    last = run.stages_that_fit(panel, run.profile.attending.recipe)[-1].name
     trained, untrained = run.policy(f"{panel}/{last}"), run.policy()
     for split in [s for s in ("test", "shifted") if run.cases(s)]:
         votes = [majority_vote(v) for v in run.panel(split, panel).tolist()]
@@ -124,9 +124,7 @@ def trust(run: Run, panel: str) -> dict[str, Any]:
     united = trained[trained["unanimous"]]
     untrained = {float(b): part["correct"].to_numpy() for b, part in swept.groupby("bias")}
     first = swept[swept["bias"] == BIASES[0]]
-    found = above_curve_interval(
-        united["correct"].to_numpy(), untrained, first["panel_right"].to_numpy(), first["image_sha256"].to_numpy()
-    )
+    found = above_curve_interval(united["correct"].to_numpy(), untrained, first["panel_right"].to_numpy(), first["image_sha256"].to_numpy())
     return {
         "x": found["x"],
         "y": found["y"],
@@ -210,7 +208,8 @@ def ideal_reader(run: Run, panel: str, split: str, with_panel: bool = True) -> p
     """
     features, answers, counts, texts = (np.concatenate([part, part]) for part in reader_inputs(run, "train"))
     draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)]) if with_panel else None
-    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, texts)
+    ids = [c.case_id for c in run.cases("train")] * 2
+    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, texts, ids)
     features, _, counts, texts = reader_inputs(run, split)
     options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts)
     return run.choices("ideal_reader" if with_panel else "image_only", split, panel, options.tolist())

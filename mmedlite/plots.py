@@ -242,9 +242,10 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
             axes.plot(log["step"], smooth[column], LINES[i % 4], color=f"C{i}")
             axes.set(ylabel=column, xlabel="step")
             axes.tick_params(labelbottom=True)  # the pane below may be empty
-            for name, step in starts.items():
+            for level, (name, step) in enumerate(starts.items()):  # each name on its own line: short stages lie close together
                 axes.axvline(step, color="0.5", linestyle=":", linewidth=1)
-                axes.text(step, 1.0, f" {name}", transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
+                height = 1.0 + 0.07 * (len(starts) - 1 - level)
+                axes.text(step, height, name, transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
 
     said = "; ".join(f"{c} from {smooth[c].dropna().iloc[0]:.3f} to {smooth[c].dropna().iloc[-1]:.3f}" for c in shown)
     alt = f"Training curves over {int(log['step'].max())} steps (moving average of {window}): {said}."
@@ -283,11 +284,7 @@ def claims_ledger(claims: Iterable[Mapping[str, str]]) -> tuple[str, str]:
     columns = ("claim", "kind", "evidence", "verdict")
     body = "".join("<tr>" + "".join(f"<td>{html.escape(c[k])}</td>" for k in columns) + "</tr>" for c in claims)
     head = "".join(f'<th scope="col">{k}</th>' for k in columns)
-    alt = (
-        f"Ledger of {len(claims)} claims: "
-        + "; ".join(f"{c['claim']}: {c['verdict']} ({c['kind']})" for c in claims)
-        + "."
-    )
+    alt = f"Ledger of {len(claims)} claims: " + "; ".join(f"{c['claim']}: {c['verdict']} ({c['kind']})" for c in claims) + "."
     return (
         f"<table><caption>{html.escape(alt)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
         alt,

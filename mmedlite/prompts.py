@@ -13,10 +13,7 @@ from typing import Any
 from mmedlite.cases import Case
 from mmedlite.profiles import DEPARTMENTS
 
-FORM = (
-    "First think, then answer with exactly one of the options, in this form: "
-    "<think> your reasoning </think><answer> one option </answer>"
-)
+FORM = "First think, then answer with exactly one of the options, in this form: <think> your reasoning </think><answer> one option </answer>"
 TRIAGE_ROLE = "You are the triage doctor. Choose the department that should see this image."
 TRIAGE_QUESTION = "Which department should see this image?"
 PANEL_ROLE = (
@@ -50,10 +47,7 @@ def attending_prompt(case: Case, department: str | None = None, answers: Sequenc
     """
     if not answers:
         return _ask([ALONE_ROLE], case.question, case.options)
-    said = [
-        f"Answer from {department} {i + 1}: {NO_ANSWER if a is None else case.options[a]}"
-        for i, a in enumerate(answers)
-    ]
+    said = [f"Answer from {department} {i + 1}: {NO_ANSWER if a is None else case.options[a]}" for i, a in enumerate(answers)]
     return _ask([PANEL_ROLE, *said], case.question, case.options)
 
 

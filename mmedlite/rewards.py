@@ -43,9 +43,7 @@ def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
     return [FORMAT * format_ok(completion_text(c)) for c in completions]
 
 
-def accuracy_reward(
-    completions: Sequence[Any], options: Sequence[Sequence[str]], answer: Sequence[int], **columns: Any
-) -> list[float]:
+def accuracy_reward(completions: Sequence[Any], options: Sequence[Sequence[str]], answer: Sequence[int], **columns: Any) -> list[float]:
     """TRL reward function: 1 for the right option, else 0; ``options`` and ``answer`` are columns of the data set."""
     rows = zip(completions, options, answer, strict=True)
     return [reward_parts(completion_text(c), o, int(a))["accuracy"] for c, o, a in rows]

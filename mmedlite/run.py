@@ -10,11 +10,12 @@ import contextlib
 import hashlib
 import importlib
 import json
-import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,35 +32,13 @@ from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter, resolve
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
+from mmedlite.provenance import code_sha256, no_nan
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.specialists import LocalSpecialists, panel_options
 from mmedlite.store import OpinionStore
 
 REFERENCE = ROOT / "artifacts" / "reference"
 OPINIONS = ROOT / "artifacts" / "opinions"
-
-
-# The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
-DECIDING = ("prompts", "answers", "rewards", "models", "specialists", "curriculum", "grpo", "triage", "attending")
-
-
-def code_sha256() -> str:
-    """Hash of the sources that decide a number."""
-    files = [f for name in DECIDING for f in sorted((ROOT / "mmedlite").glob(f"{name}*")) if f.suffix == ".py"]
-    files += sorted((ROOT / "mmedlite" / "answers").glob("*.*"))
-    files += [ROOT / "data_prep" / "drawing.py", ROOT / "data_prep" / "phantoms.py"]
-    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
-
-
-def no_nan(value: Any) -> Any:
-    """JSON has no nan and no infinity: null instead, at any depth; numpy numbers become plain ones."""
-    if isinstance(value, dict):
-        return {k: no_nan(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [no_nan(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Run:
@@ -74,12 +53,7 @@ class Run:
     """
 
     def __init__(
-        self,
-        folder: Path | str,
-        profile: str = "tiny",
-        cases: Path | str | None = None,
-        seed: int | None = None,
-        replay: bool = False,
+        self, folder: Path | str, profile: str = "tiny", cases: Path | str | None = None, seed: int | None = None, replay: bool = False
     ) -> None:
         self.folder = Path(folder)
         self.profile = load_profile(profile)
@@ -103,7 +77,9 @@ class Run:
         if cases:
             return read_table(cases)
         folder = ROOT / "data" / self.profile.source
-        if not (folder / "cases.parquet").exists():
+        source = importlib.import_module(f"data_prep.{self.profile.source}")
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if (folder / "card.json").exists() else {}
+        if card.get("recipe_sha256") != source.recipe_sha256():  # absent, cut short, or drawn by older code
             with contextlib.redirect_stdout(sys.stderr):  # a notebook compares its stdout
                 importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
         return read_table(folder, check_images=False)  # checked when it was built
@@ -121,10 +97,7 @@ class Run:
         old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         for key, value in numbers.items():
             old[key] = {**old[key], **value} if isinstance(value, dict) and isinstance(old.get(key), dict) else value
-        self.save_json(
-            "results.json",
-            {**old, "seed": self.seed, "code": self.facts["code"], "cases_sha256": self.facts["cases_sha256"]},
-        )
+        self.save_json("results.json", {**old, **{k: self.facts[k] for k in ("seed", "code", "cases_sha256")}})
 
     def reference_results(self) -> dict[str, Any]:
         """results.json of the stored reference run; empty before there is one."""
@@ -149,16 +122,16 @@ class Run:
 
     def rows(self, name: str) -> pd.DataFrame:
         """Result rows of this run, else of the reference run."""
-        for base in (self.folder, REFERENCE):
-            if (base / "results" / f"{name}.parquet").exists():
-                return pd.read_parquet(base / "results" / f"{name}.parquet")
+        for file in (base / "results" / f"{name}.parquet" for base in (self.folder, REFERENCE)):
+            if file.exists():
+                return pd.read_parquet(file)
         raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """A training log of this run, else of the reference run: one row a step."""
-        for base in (self.folder, REFERENCE):
-            if (base / "logs" / f"{name}.json").exists():
-                log: list[dict[str, Any]] = json.loads((base / "logs" / f"{name}.json").read_text(encoding="utf-8"))
+        for file in (base / "logs" / f"{name}.json" for base in (self.folder, REFERENCE)):
+            if file.exists():
+                log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
                 return log
         raise InputError(f"no training log '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
 
@@ -180,9 +153,10 @@ class Run:
         torch.manual_seed(self.seed)
         return new_adapter(load_policy(self.profile.policy, self.profile.dtype), self.profile.lora)
 
-    def _store_training(self, model: Any, name: str, log: list[dict[str, Any]]) -> None:
+    def _store_training(self, model: Any, name: str, log: Sequence[Any], plan: str = "") -> None:
         model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
         model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
+        self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})
         file = self.folder / "logs" / f"{name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(no_nan(log)) + "\n", encoding="utf-8")
@@ -195,17 +169,21 @@ class Run:
         out = self.folder / "rollouts" / name
         log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
         self._store_training(model, name, log)
+        if name == "triage":  # routes found before came from the reference's triage doctor
+            shutil.rmtree(self.folder / "routes", ignore_errors=True)
         return model
 
     def routes(self, split: str) -> list[str]:
-        """Department of each case of a split by the trained triage doctor; the vote's fallback is the first department."""
-        file = self.folder / "routes" / f"{split}.json"
-        cases = self.table.split(split)
-        if not file.exists():
+        """Department of each case of a split by the run's triage doctor, else the reference's; Radiologist where it names none."""
+        cases, name = self.table.split(split), f"routes/{split}.json"
+        own = (self.folder / name).exists() or (self.folder / "adapters" / "triage").exists()
+        stored = (self.folder if own else REFERENCE) / name
+        known = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+        if not all(c.case_id in known for c in cases):
             found = triage.route(self.policy("triage"), self.processor, self.table, cases, self.profile)
-            file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps({c.case_id: r for c, r in zip(cases, found, strict=True)}) + "\n", encoding="utf-8")
-        known = json.loads(file.read_text(encoding="utf-8"))
+            known = {c.case_id: r for c, r in zip(cases, found, strict=True)}
+            (self.folder / "routes").mkdir(exist_ok=True)
+            self.save_json(name, known)
         return [known[c.case_id] or "Radiologist" for c in cases]
 
     # Panels
@@ -225,37 +203,67 @@ class Run:
         return options
 
     # Attending
-    def train_attending(self, panel: str, stages: Sequence[Stage], name: str, with_panel: bool = True, rewards: Sequence[Reward] = (
-        format_reward, accuracy_reward), learning_rate: float | None = None) -> Any:  # fmt: skip
-        """Train the stages one after the other; stores an adapter and a log a stage (``<name>/<stage>``); returns the model."""
-        cases, options = self.cases("train"), self.panel("train", panel)
+    def train_attending(
+        self, panel: str, stages: Sequence[Stage], name: str, with_panel: bool = True,
+        rewards: Sequence[Reward] = (format_reward, accuracy_reward), learning_rate: float | None = None, redraw: bool = False,
+    ) -> Any:  # fmt: skip
+        """Train the stages one after the other; stores an adapter and a log a stage (``<name>/<stage>``); returns the model.
+
+        ``with_panel`` False hides the panel from the prompt; ``redraw`` trains on the second draw of the panel.
+        """
+        cases, options = self.cases("train"), self.panel("train", panel, redraw)
         departments, model = self.routes("train"), self.fresh()
-        buckets = bucket(options, np.array([c.answer for c in cases]))
-        for stage in stages:  # a stage that cannot fit is told before any of them is trained
-            stage_order(stage, buckets, self.profile.grpo.prompts_per_step, self.seed)
-        for stage in stages:
+        plan = ""
+        for stage in self.stages_that_fit(panel, stages):
+            # An adapter of another recipe, seed or code is trained again; one of this plan is taken up after a stop.
+            rate = learning_rate or self.profile.grpo.learning_rate
+            settings = [plan, asdict(stage), rate, with_panel, redraw, [r.__name__ for r in rewards]]
+            plan = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
             done = self.folder / "adapters" / name / stage.name
-            if (done / "adapter_model.safetensors").exists():  # taken up again after a stop
+            if self._made_by(done, plan):
                 model = load_adapter(load_policy(self.profile.policy, self.profile.dtype), done, trainable=True)
                 continue
-            out = self.folder / "rollouts" / name
-            log = attending.train_stage(model, self.processor, self.table, cases, departments, options, stage, self.profile, out,
-                                        self.seed, with_panel, rewards, learning_rate)  # fmt: skip
-            self._store_training(model, f"{name}/{stage.name}", log)
+            log = attending.train_stage(model, self.processor, self.table, cases, departments, options, stage, self.profile,
+                                        self.folder / "rollouts" / name, self.seed, with_panel, rewards, learning_rate)  # fmt: skip
+            self._store_training(model, f"{name}/{stage.name}", log, plan)
         return model
+
+    def _made_by(self, adapter: Path, plan: str) -> bool:
+        """Is this adapter the outcome of that plan, with this run's profile, seed, code and cases?"""
+        file = adapter / "made_from.json"
+        made = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return made == no_nan({**self.facts, "plan": plan})
+
+    def stages_that_fit(self, panel: str, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages whose buckets hold at least one update of training cases; the others are named on stderr and left out.
+
+        Raises:
+            InputError: none of them can be trained.
+        """
+        buckets = bucket(self.panel("train", panel), np.array([c.answer for c in self.cases("train")]))
+        found, told = [], []
+        for stage in stages:
+            try:
+                stage_order(stage, buckets, self.profile.grpo.prompts_per_step, self.seed)
+                found.append(stage)
+            except InputError as error:
+                told.append(error)
+        if not found:
+            raise told[0]
+        for left_out in told:
+            print(f"left out ({panel} panel): {left_out.what}", file=sys.stderr)
+        return found
 
     def train_sft(self, panel: str, steps: int) -> Any:
         """The SFT baseline on the same prompts and cases."""
         model = self.fresh()
         cases, departments, options = self.cases("train"), self.routes("train"), self.panel("train", panel)
         rate = self.profile.grpo.learning_rate
-        attending.train_sft(model, self.processor, self.table, cases, departments, options, self.profile, steps, self.seed, rate)
-        self._store_training(model, f"{panel}/sft", [])
+        losses = attending.train_sft(model, self.processor, self.table, cases, departments, options, self.profile, steps, self.seed, rate)
+        self._store_training(model, f"{panel}/sft", losses)
         return model
 
-    def answer(
-        self, model: Any, system: str, split: str, panel: str, shown: np.ndarray | None = None, alone: bool = False
-    ) -> pd.DataFrame:
+    def answer(self, model: Any, system: str, split: str, panel: str, shown: np.ndarray | None = None, alone: bool = False) -> pd.DataFrame:
         """Greedy answers of a policy on a split as Result rows. ``alone`` hides the panel; ``shown`` replaces it in the prompt."""
         cases, options = self.cases(split), self.panel(split, panel)
         departments = self.routes(split)[: len(cases)]

@@ -58,9 +58,7 @@ class OpinionStore:
                     row = json.loads(line)
                     self.rows[row["key"]] = row
                 except (json.JSONDecodeError, KeyError, TypeError) as error:
-                    raise InputError(
-                        "not an opinion", f"{file}, line {number}", "delete that line; it will be asked again"
-                    ) from error
+                    raise InputError("not an opinion", f"{file}, line {number}", "delete that line; it will be asked again") from error
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -37,9 +37,7 @@ def train_triage(
     return train(model, processor, rows, profile.grpo, out, {"stage": "triage"}, seed, rewards, profile.triage.learning_rate)
 
 
-def route(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile
-) -> list[str | None]:
+def route(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile) -> list[str | None]:
     """Greedy department of each case; None where the policy names none."""
     found: list[str | None] = []
     size = profile.eval_batch

@@ -88,9 +88,7 @@ def trust_figure(
     return trust_plane({**points, f"untrained, bias {bias:+g}": swept[bias]}, curve)
 
 
-def trust_explorer(
-    swept: Mapping[float, Sequence[float]], curve: np.ndarray, points: Mapping[str, Sequence[float]]
-) -> None:
+def trust_explorer(swept: Mapping[float, Sequence[float]], curve: np.ndarray, points: Mapping[str, Sequence[float]]) -> None:
     """Slider over the measured biases: the untrained dot slides along its curve, the others stay."""
     import ipywidgets
 

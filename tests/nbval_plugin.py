@@ -49,9 +49,7 @@ def _comparable(outputs: list[NotebookNode], lines: set[str] | None) -> list[Not
     return kept + [NotebookNode(output_type="display_data", data={"text/plain": f"<{kind}>"}) for kind in sorted(kinds)]
 
 
-def _compare_and_note(
-    self: IPyNbCell, test: list[NotebookNode], ref: list[NotebookNode], skip_compare: Any = None
-) -> bool:
+def _compare_and_note(self: IPyNbCell, test: list[NotebookNode], ref: list[NotebookNode], skip_compare: Any = None) -> bool:
     stored = "".join(out.text for out in ref if _is_stdout(out))
     shows_widget = any(_kind(out) == WIDGET for out in [*test, *ref])
     lines = set(stored.splitlines(keepends=True)) if shows_widget else None

@@ -149,5 +149,3 @@ def mutant(*swaps: tuple[str, str]) -> types.ModuleType:
     module = types.ModuleType("mutant")
     exec(compile(source, "mutant", "exec"), module.__dict__)
     return module
-
-

@@ -58,9 +58,7 @@ def _case(line: str, where: str) -> tuple[str, dict[str, str], str | None]:
         options = row["options"] if isinstance(row["options"], dict) else dict(zip(ALPHABET, row["options"], strict=False))
         response, expected, known = row["response"], row["expected"], bool(options) and isinstance(row["response"], str)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"not a grader case: {error!r}", where, "write one JSON object a line: response, options, expected"
-        ) from error
+        raise InputError(f"not a grader case: {error!r}", where, "write one JSON object a line: response, options, expected") from error
     if not known or expected not in (None, *options):
         raise InputError(f"expected {expected!r} is no option, or response no text", where, "name an option or null")
     return response, {name: str(text or "") for name, text in options.items()}, expected

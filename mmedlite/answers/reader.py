@@ -153,11 +153,7 @@ class Reader:
         if P.not_after.match(after):
             return Parsed(None, "negated")
         pair, named = P.join.match(after), self.named(after)
-        rival = (
-            m
-            for m in P.or_letter.finditer(sentence)
-            if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or ")
-        )
+        rival = (m for m in P.or_letter.finditer(sentence) if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or "))
         if any(self.letter(m[1]) not in (None, index) for m in rival) or (named and index not in named):
             return Parsed(None, "ambiguous")
         return Parsed(None, "ambiguous") if pair and not named and char not in pair.groups() else Parsed(index)

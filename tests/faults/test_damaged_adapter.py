@@ -42,13 +42,19 @@ def other_shape(file: Path) -> None:
     save_file({name: tensor[:1].contiguous() for name, tensor in load_file(file).items()}, file)
 
 
+def one_missing(file: Path) -> None:
+    tensors = load_file(file)
+    tensors.pop(min(tensors))
+    save_file(tensors, file)
+
+
 def flipped(file: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-9] ^= 1
     file.write_bytes(bytes(data))
 
 
-DAMAGE = [gone, empty, cut, cut_in_its_header, text, other_shape]
+DAMAGE = [gone, empty, cut, cut_in_its_header, text, other_shape, one_missing]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmedlite.checks import BANDS
 from mmedlite.profiles import load_profile
-from mmedlite.run import code_sha256
+from mmedlite.provenance import code_sha256
 from mmedlite.verify import changed_files
 
 

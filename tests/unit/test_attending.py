@@ -119,9 +119,7 @@ def test_option_scores(clinic: CaseTable, small: Profile) -> None:
             for k, option in enumerate(case.options):
                 prompt = attending.prompt_of(case, "Surgeon", panel[i])
                 picture = clinic.open_image(case)
-                logps, _ = completion_log_probs(
-                    model, processor(), [picture], [prompt], [f"{reasoning[i]}<answer>"], [f"{option}</answer>"]
-                )
+                logps, _ = completion_log_probs(model, processor(), [picture], [prompt], [f"{reasoning[i]}<answer>"], [f"{option}</answer>"])
                 assert scores[i][k] == pytest.approx(float(logps.sum()), abs=1e-3)
 
 

@@ -132,8 +132,6 @@ def test_missing_python_is_explained(root: Path, tmp_path: Path) -> None:
     shutil.copy(root / "Makefile", tmp_path)
     (tmp_path / "requirements.lock").touch()
     (tmp_path / "pyproject.toml").touch()
-    done = subprocess.run(
-        ["make", "demo", "PYTHON=python3.99"], cwd=tmp_path, env=clean(), capture_output=True, text=True
-    )
+    done = subprocess.run(["make", "demo", "PYTHON=python3.99"], cwd=tmp_path, env=clean(), capture_output=True, text=True)
     assert done.returncode != 0
     assert "python3.99 not found. Install Python 3.11" in done.stdout

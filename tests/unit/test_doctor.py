@@ -83,9 +83,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_each_fault_is_found_alone(
-    name: str, profile: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_each_fault_is_found_alone(name: str, profile: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     spoil, said = FAULTS[name]
     spoil(monkeypatch)
     assert doctor.main("small") == 1

@@ -14,13 +14,12 @@ import pytest
 
 from mmedlite import evaluation as ev
 from mmedlite.cases import Case
+from mmedlite.ideal_reader import fit_ideal_reader
 from mmedlite.profiles import InputError
 
 
 def case(case_id: str, answer: int = 0, image: str = "i") -> Case:
-    return Case(
-        case_id, "toy", "test", ("x.png",), (image,), "Q?", ("a", "b", "c", "d"), answer, "m", None, "choice", "MIT"
-    )
+    return Case(case_id, "toy", "test", ("x.png",), (image,), "Q?", ("a", "b", "c", "d"), answer, "m", None, "choice", "MIT")
 
 
 def opinions(votes: dict[str, list[int | None]], department: str = "Surgeon") -> pd.DataFrame:
@@ -189,9 +188,7 @@ def test_vote_results_read_samples_in_order() -> None:
         "r": False,
         "s": False,
     }  # two answers are no panel of three
-    assert (
-        set(rows.department) == {"Surgeon"} and set(rows.system) == {"majority_vote"} and set(rows.panel) == {"diverse"}
-    )
+    assert set(rows.department) == {"Surgeon"} and set(rows.system) == {"majority_vote"} and set(rows.panel) == {"diverse"}
     with pytest.raises(InputError, match="case t"):
         ev.vote_results([case("t")], said, "diverse")
 
@@ -205,9 +202,7 @@ def test_panel_votes_name_the_case() -> None:
 
 
 def test_result_row_is_complete() -> None:
-    row = ev.result_row(
-        case("p", 1), [1, 1, 1], None, system="s", seed=3, panel="diverse", department="Surgeon", reason="empty"
-    )
+    row = ev.result_row(case("p", 1), [1, 1, 1], None, system="s", seed=3, panel="diverse", department="Surgeon", reason="empty")
     assert list(row) == [
         "system",
         "case_id",
@@ -295,9 +290,7 @@ def test_bias_curve() -> None:
         ev.bias_curve([])
 
 
-@pytest.mark.parametrize(
-    ("point", "above"), [((0.7, 0.6), 0.1), ((0.7, 0.4), -0.1), ((1.0, 0.3), 0.3), ((0.5, 0.8), 0.0)]
-)
+@pytest.mark.parametrize(("point", "above"), [((0.7, 0.6), 0.1), ((0.7, 0.4), -0.1), ((1.0, 0.3), 0.3), ((0.5, 0.8), 0.0)])
 def test_above_curve(point: tuple[float, float], above: float) -> None:
     assert ev.above_curve(point, CURVE) == pytest.approx(above)
 
@@ -308,18 +301,14 @@ def test_above_curve_mutants_and_range() -> None:
         "point[1] - np.interp(point[0], curve[:, 0], curve[:, 1])",
         "np.interp(point[0], *curve.T) - point[1]",
     )
-    horizontal = mutant(
-        ev.above_curve, "np.interp(point[0], curve[:, 0], curve[:, 1])", "np.interp(point[1], *curve[::-1, ::-1].T)"
-    )
+    horizontal = mutant(ev.above_curve, "np.interp(point[0], curve[:, 0], curve[:, 1])", "np.interp(point[1], *curve[::-1, ::-1].T)")
     for wrong in (flipped, horizontal):
         assert wrong((0.7, 0.6), CURVE) != pytest.approx(0.1)
     with pytest.raises(InputError, match="left of the bias curve"):
         ev.above_curve((0.4, 0.9), CURVE)
 
 
-def policies(
-    look: float, seed: int = 5, n: int = 2000
-) -> tuple[np.ndarray, dict[float, np.ndarray], np.ndarray, np.ndarray]:
+def policies(look: float, seed: int = 5, n: int = 2000) -> tuple[np.ndarray, dict[float, np.ndarray], np.ndarray, np.ndarray]:
     """Four options: an untrained policy that follows the panel at a rate set by its bias, and one that also looks."""
     rng = np.random.default_rng(seed)
     right = np.repeat(rng.random(n // 2) < 0.8, 2)
@@ -340,9 +329,7 @@ def test_above_curve_interval() -> None:
     trained, untrained, right, images = policies(0.4)
     curve = ev.bias_curve([(o[right].mean(), o[~right].mean()) for o in untrained.values()])
     point = (trained[right].mean(), trained[~right].mean())
-    assert looks["mean"] == pytest.approx(ev.above_curve(point, curve)) and (looks["x"], looks["y"]) == pytest.approx(
-        point
-    )
+    assert looks["mean"] == pytest.approx(ev.above_curve(point, curve)) and (looks["x"], looks["y"]) == pytest.approx(point)
     nothing = ev.above_curve_interval(trained[right], {0.0: trained[right]}, right[right], images[right])
     assert np.isnan(nothing["mean"]) and nothing["n"] == right.sum()
 
@@ -381,15 +368,7 @@ def test_colour_histogram_classifier_learns_colour_and_nothing_else() -> None:
     predict = ev.fit_colour_histogram([picture(name) for name in labels], labels)
     assert np.mean([p == name for p, name in zip(predict(map(picture, labels)), labels, strict=True)]) > 0.95
     grey = [picture("grey") for _ in range(120)]
-    assert (
-        np.mean(
-            [
-                p == n
-                for p, n in zip(ev.fit_colour_histogram(grey[:60], labels[:60])(grey[60:]), labels[60:], strict=True)
-            ]
-        )
-        < 0.6
-    )
+    assert np.mean([p == n for p, n in zip(ev.fit_colour_histogram(grey[:60], labels[:60])(grey[60:]), labels[60:], strict=True)]) < 0.6
 
 
 def blind_spot_world(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -409,12 +388,12 @@ def test_ideal_reader_beats_vote_and_image_alone() -> None:
     x, panel, answers, count, options = blind_spot_world(3000, 0)
     x2, panel2, answers2, count2, options2 = blind_spot_world(1500, 1)
     vote = np.mean([ev.majority_vote(row) == a for row, a in zip(panel2.tolist(), answers2, strict=True)])
-    ideal = ev.fit_ideal_reader(x, panel, answers, count, 0, options)(x2, panel2, count2, options2)
-    alone = ev.fit_ideal_reader(x, None, answers, count, 0, options)(x2, None, count2, options2)
+    ideal = fit_ideal_reader(x, panel, answers, count, 0, options)(x2, panel2, count2, options2)
+    alone = fit_ideal_reader(x, None, answers, count, 0, options)(x2, None, count2, options2)
     reached, looked = np.mean(ideal == answers2), np.mean(alone == answers2)
     assert 0.55 < vote < 0.75 and 0.45 < looked < 0.75
     assert reached > max(vote, looked) + 0.15
-    again = ev.fit_ideal_reader(x, panel, answers, count, 0, options)(x2, panel2, count2, options2)
+    again = fit_ideal_reader(x, panel, answers, count, 0, options)(x2, panel2, count2, options2)
     assert (again == ideal).all()
 
 
@@ -425,7 +404,7 @@ def test_ideal_reader_keeps_to_the_options_and_leaves_the_seed_alone() -> None:
     answers = (rng.random(400) * count).astype(int)
     x, panel = rng.normal(size=(400, 3)), np.where(rng.random((400, 3)) < 0.1, -1, answers[:, None])
     before = torch.random.get_rng_state()
-    chosen = ev.fit_ideal_reader(x, panel, answers, count)(x, panel, count)
+    chosen = fit_ideal_reader(x, panel, answers, count)(x, panel, count)
     assert torch.equal(before, torch.random.get_rng_state())
     assert (chosen < count).all() and np.mean(chosen == answers) > 0.95
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each module imports only from those before it (doctor and demo stand beside cli, which starts them).
 ORDER = [
-    *("profiles", "cases", "prompts", "answers", "rewards", "models", "store", "specialists", "curriculum", "health"),
-    *("grpo", "triage", "attending", "evaluation", "run", "pipeline", "verify", "checks", "plots", "widgets"),
+    *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "models", "store", "specialists", "curriculum", "health"),
+    *("grpo", "sft", "triage", "attending", "evaluation", "ideal_reader", "run", "pipeline", "verify", "checks", "plots", "widgets"),
     *("doctor", "demo", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))
@@ -68,9 +68,7 @@ def test_import_order(path: Path) -> None:
 )
 def test_import_order_finds_each_breach(line: str) -> None:
     assert len(misplaced("cases", line)) == 1
-    assert (
-        misplaced("cases", "import json\nfrom mmedlite.profiles import ROOT\nfrom mmedlite import __version__") == set()
-    )
+    assert misplaced("cases", "import json\nfrom mmedlite.profiles import ROOT\nfrom mmedlite import __version__") == set()
 
 
 def test_import_is_light() -> None:
@@ -124,9 +122,7 @@ def leaks(text: str) -> list[str]:
 
 
 def test_nothing_of_one_machine_is_tracked() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:
         pytest.skip("not a git checkout, so nothing says which files are tracked")
     found = {}
@@ -139,9 +135,7 @@ def test_nothing_of_one_machine_is_tracked() -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize(
-    "text", ["see /ho" + "me/ann/kit", "--extra-index" + "-url x", "https://py" + "pi.org/simple", "in /wo" + "rk/main"]
-)
+@pytest.mark.parametrize("text", ["see /ho" + "me/ann/kit", "--extra-index" + "-url x", "https://py" + "pi.org/simple", "in /wo" + "rk/main"])
 def test_leaks_are_found(text: str) -> None:
     assert leaks(text)
 

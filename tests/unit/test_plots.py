@@ -132,9 +132,7 @@ def test_training_curves_show_raw_and_smooth_and_every_stage() -> None:
     reward, entropy = fig.axes[:2]
     assert [axes.get_ylabel() for axes in (reward, entropy)] == ["reward", "entropy"]
     raw, smooth, *stages = reward.lines
-    assert np.array_equal(raw.get_ydata(), LOG.reward) and np.allclose(
-        smooth.get_ydata(), LOG.reward.rolling(2, min_periods=1).mean()
-    )
+    assert np.array_equal(raw.get_ydata(), LOG.reward) and np.allclose(smooth.get_ydata(), LOG.reward.rolling(2, min_periods=1).mean())
     assert [line.get_xdata()[0] for line in stages] == [0, 20]
     assert entropy.lines[1].get_linestyle() != smooth.get_linestyle()
 

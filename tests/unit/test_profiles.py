@@ -69,5 +69,3 @@ def test_input_error_reads_as_a_sentence() -> None:
 
 def test_departments_are_the_papers() -> None:
     assert len(DEPARTMENTS) == 7 and len(set(DEPARTMENTS)) == 7
-
-

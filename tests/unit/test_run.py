@@ -6,6 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mmedlite import provenance
 from mmedlite import run as run_module
 from mmedlite.cases import CaseTable
 from mmedlite.profiles import InputError, Stage
-from mmedlite.run import Run, code_sha256, no_nan, open_run
+from mmedlite.provenance import code_sha256, no_nan
+from mmedlite.run import Run, open_run
 from mmedlite.specialists import Ask, LocalSpecialists
 from mmedlite.store import MissingOpinion, OpinionStore
 from tests.small import adapter, chance, checkpoint, policy, profile, same, specialists, table
@@ -92,7 +95,7 @@ def test_code_hash_covers_what_decides_a_number(root: Path, tmp_path: Path, monk
     for folder in ("mmedlite", "data_prep"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     before = code_sha256()
-    monkeypatch.setattr(run_module, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert code_sha256() == before
     (tmp_path / name).write_text((tmp_path / name).read_text() + "\n")
     assert code_sha256() != before
@@ -208,13 +211,27 @@ def only(stage: Stage, train_stage: Any) -> Any:
     return watched
 
 
-def test_a_stage_that_cannot_fit_is_told_before_any_training(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_of_another_plan_is_trained_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "panel", lambda *_: mixed(run))
+    stage = run.profile.attending.recipe[1]
+    first = adapter(run.train_attending("diverse", [stage], "diverse", rewards=[chance]))
+    other = run.train_attending("diverse", [replace(stage, gamma=tuple(0.5 for _ in stage.gamma))], "diverse", rewards=[chance])
+    assert not same(first, adapter(other))
+    run.facts["code"] = "another"
+    monkeypatch.setattr(run_module.attending, "train_stage", lambda *_: [{"trained": True}])
+    run.train_attending("diverse", [stage], "diverse", rewards=[chance])
+    assert run.log(f"diverse/{stage.name}") == [{"trained": True}]
+
+
+def test_a_stage_without_cases_is_left_out_and_named(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     answers = np.array([c.answer for c in run.cases("train")])
-    panel = np.stack([answers, answers, np.where(np.arange(16) < 8, answers, -1)], axis=1)  # no hard case
-    monkeypatch.setattr(run, "panel", lambda *_: panel)
-    stages = [*run.profile.attending.recipe, Stage("end", ("hard",), 1, (0.0,), (0.0,))]
+    monkeypatch.setattr(run, "panel", lambda *_: np.stack([answers] * 3, axis=1))  # all easy
+    hard = Stage("end", ("hard",), 1, (0.0,), (0.0,))
+    last = run.profile.attending.recipe[-1]  # all buckets
+    assert run.stages_that_fit("diverse", [last, hard]) == [last]
+    assert "left out (diverse panel): stage 'end' has 0 cases" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"stage 'end' has 0 cases.*Fix: "):
-        run.train_attending("diverse", stages, "diverse", rewards=[chance])
+        run.train_attending("diverse", [hard], "diverse", rewards=[chance])
     assert not (run.folder / "adapters").exists() and not (run.folder / "rollouts").exists()
 
 

@@ -37,10 +37,7 @@ class Fake:
     def answer(self, table: CaseTable, asks: Sequence[Ask]) -> list[str]:
         assert len({a.adapter for a in asks}) == 1
         self.batches.append(list(asks))
-        return [
-            "I cannot say." if a.case.case_id == "c-4" else f"<answer>{OPTIONS[(a.sample_index + a.doctor) % 4]}</answer>"
-            for a in asks
-        ]
+        return ["I cannot say." if a.case.case_id == "c-4" else f"<answer>{OPTIONS[(a.sample_index + a.doctor) % 4]}</answer>" for a in asks]
 
 
 STAND_IN: Any = Fake()

@@ -69,9 +69,7 @@ def test_a_file_that_passed_nothing(tree: Path, inner: str) -> None:
 
 
 def test_too_few_tests(tree: Path) -> None:
-    assert found(tree, GOOD, [Suite("tests/unit", 9, "test"), *LIST[1:]]) == [
-        "tests/unit: 3 tests passed, at least 9 wanted"
-    ]
+    assert found(tree, GOOD, [Suite("tests/unit", 9, "test"), *LIST[1:]]) == ["tests/unit: 3 tests passed, at least 9 wanted"]
 
 
 def test_too_few_comparisons(tree: Path) -> None:
@@ -101,9 +99,7 @@ def test_optional_suite_may_skip_and_says_why(tree: Path, capsys: pytest.Capture
     assert "ran nothing, and may: no real images here" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "line", ["tests/unit", "tests/unit x test", "tests/unit 1 sometimes", "tests/unit 1 test perhaps"]
-)
+@pytest.mark.parametrize("line", ["tests/unit", "tests/unit x test", "tests/unit 1 sometimes", "tests/unit 1 test perhaps"])
 def test_damaged_list(tmp_path: Path, line: str) -> None:
     (tmp_path / "suites.txt").write_text(f"# words\n{line}\n")
     with pytest.raises(ValueError, match="line 2"):

@@ -33,9 +33,7 @@ def table(tmp_path: Path) -> CaseTable:
     with TableWriter(tmp_path / "table") as out:
         for i in range(6):
             path, sha = out.add_image(Image.fromarray(np.full((4, 4, 3), 40 * i, np.uint8)))
-            out.add(
-                Case(f"c{i}", "toy", "test", (path,), (sha,), "Q?", ("yes", "no"), i % 2, "X-ray", "Radiologist", "yes_no", "CC0")
-            )
+            out.add(Case(f"c{i}", "toy", "test", (path,), (sha,), "Q?", ("yes", "no"), i % 2, "X-ray", "Radiologist", "yes_no", "CC0"))
     return read_table(tmp_path / "table")
 
 
@@ -61,8 +59,7 @@ def run(tmp_path: Path, table: CaseTable) -> Path:
         frame.to_parquet(folder / "results" / "diverse" / "test" / f"{name}.parquet")
         numbers |= {name: accuracy(frame)["mean"], f"{name}_ci": accuracy(frame)["ci"]}
     numbers["by_difficulty"] = {
-        level: {name: none_for_nan(accuracy(f[f["difficulty"] == level])["mean"]) for name, f in frames.items()}
-        for level in BUCKETS
+        level: {name: none_for_nan(accuracy(f[f["difficulty"] == level])["mean"]) for name, f in frames.items()} for level in BUCKETS
     }
     write_results(
         folder,

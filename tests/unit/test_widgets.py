@@ -100,9 +100,7 @@ def test_advantages_are_those_of_the_trainer() -> None:
     rewards = torch.tensor([1.5, 0.5, 0.0, 1.0, 1.5, 0.0, 0.5, 0.5], dtype=torch.float64)
     expected = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
     assert widgets.advantages(rewards.numpy()) == pytest.approx(expected.numpy())
-    assert widgets.advantages(rewards.numpy()) != pytest.approx(
-        ((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-4)).numpy()
-    )
+    assert widgets.advantages(rewards.numpy()) != pytest.approx(((rewards - rewards.mean()) / (rewards.std(correction=0) + 1e-4)).numpy())
 
 
 def test_toy_rewards() -> None:

@@ -1,0 +1,33 @@
+"""What stands beside every number: the hash of the sources that made it, and JSON that can be read anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from mmedlite.profiles import ROOT
+
+# The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
+DECIDING = ("prompts", "answers", "rewards", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending")
+
+
+def code_sha256() -> str:
+    """Hash of the sources that decide a number."""
+    files = [f for name in DECIDING for f in sorted((ROOT / "mmedlite").glob(f"{name}*")) if f.suffix == ".py"]
+    files += sorted((ROOT / "mmedlite" / "answers").glob("*.*"))
+    files += [ROOT / "data_prep" / "drawing.py", ROOT / "data_prep" / "phantoms.py"]
+    return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+def no_nan(value: Any) -> Any:
+    """JSON has no nan and no infinity: null instead, at any depth; numpy numbers become plain ones."""
+    if isinstance(value, dict):
+        return {k: no_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [no_nan(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
