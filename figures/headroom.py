@@ -26,6 +26,7 @@ def main() -> None:
         found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel)}
     diverse = found["diverse"]
     gate = diverse["headroom"] >= 0.06 and diverse["unanimous_headroom"] >= 0.05 and diverse["ideal_reader_easy"] >= 0.95
+    OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"gate_passed": gate, **found, "made_from": run.facts}, indent=1) + "\n", encoding="utf-8")
     if args.json:
         print(json.dumps({"gate_passed": gate, **found}))
