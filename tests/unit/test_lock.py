@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 
@@ -69,6 +70,17 @@ def test_lock_is_complete_and_holds_nothing_else(root: Path) -> None:
 def test_installed_equals_lock(root: Path, package: str) -> None:
     # without the local part: "2.13.0+cpu" and "2.13.0" are one release
     assert importlib.metadata.version(package).partition("+")[0] == read_lock(root)[package]
+
+
+def fits_first_release(requires: str | None) -> bool:
+    """Does a package's Requires-Python admit 3.11.0, the oldest Python that the README's "Python 3.11" may mean?"""
+    return SpecifierSet(requires or "").contains("3.11.0")
+
+
+def test_lock_installs_on_every_python_3_11(root: Path) -> None:
+    asked = {name: importlib.metadata.metadata(name).get("Requires-Python") for name in read_lock(root)}
+    assert {name: wanted for name, wanted in asked.items() if not fits_first_release(wanted)} == {}
+    assert not fits_first_release(">=3.11.5")  # of soupsieve 4.1.1, which broke `make demo` on Python 3.11.2
 
 
 def test_issue_ranges(root: Path) -> None:
