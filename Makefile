@@ -20,7 +20,7 @@ help:
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test, then the slow suites"
 	@echo "make artifacts            rebuild everything stored (up to 4 hours; resumes)"
-	@echo "make figures              redraw the figures from the measured numbers"
+	@echo "make figures              measure the headroom again, fill README and model cards from stored numbers"
 
 install: $(STAMP)
 

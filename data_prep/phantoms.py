@@ -21,7 +21,8 @@ from mmedlite.profiles import DEPARTMENTS, ROOT
 
 DEPARTMENT = dict(zip(LOOKS, DEPARTMENTS, strict=True))
 VIEWS = 3  # further pictures a case, one for each specialist of the panel
-FAINT = ("histology", "chest X-ray", "thyroid ultrasound", "dermoscopy")  # looks whose findings are hard to see: clearer views
+# Looks whose findings are hard to see: so many times the contrast in the specialists' views.
+CLEARER = {"histology": 3, "chest X-ray": 2, "thyroid ultrasound": 4, "dermoscopy": 2}
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def sample(seed: int, dials: Dials, shift: int = 0) -> dict[str, Any]:
         return int(rng.integers(bounds[0], bounds[1] + 1))
 
     first = Phantom(seed, look, finding, place, contrast(dials.contrast), marked, dials.noise, shift=shift)
-    gain = 2 if look in FAINT else 1
+    gain = CLEARER.get(look, 1)
     views = [replace(first, contrast=gain * contrast(dials.view_contrast), noise=dials.view_noise, view=v + 1) for v in range(VIEWS)]
     return {
         "look": look, "kind": kind, "finding": finding, "place": place, "slot": slot, "marked": marked, "question": question,

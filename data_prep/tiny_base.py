@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import inspect
 import json
 import time
 from collections.abc import Callable
@@ -20,19 +21,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_model, save_model
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data_prep.drawing import FINDINGS, LOOKS, PLACES, draw
-from data_prep.phantoms import DEPARTMENT, DIALS, Dials, sample
-from data_prep.tiny_examples import guess_example, home_example, policy_example
+from data_prep.phantoms import DEPARTMENT, DIALS, Dials, recipe_sha256, sample
+from data_prep.tiny_examples import AWAY_GUESS, guess_example, home_example, policy_example
 from data_prep.tiny_model import IMAGE_TOKENS, WIDTH, build_model, build_processor, save
 from mmedlite.models import ImageProcessorOnly, new_adapter
-from mmedlite.profiles import DEPARTMENTS, ROOT, Lora
+from mmedlite.profiles import DEPARTMENTS, ROOT, InputError, Lora
 from mmedlite.prompts import message
+from mmedlite.provenance import weights_sha256
 
 BASE_SEED = 500_000_000  # first phantom seed of the recipe; splits use seeds far below
 
@@ -100,6 +102,8 @@ def fine_tune(
     label: str = "language model",
 ) -> None:
     """Supervised fine-tuning on completions: ``example(rng, i)`` gives prompt and completion of case i; features (n, 16, WIDTH)."""
+    if "mm_encoder_outputs" not in inspect.signature(Qwen2_5_VLForConditionalGeneration.forward).parameters:
+        raise InputError("this transformers takes no ready image features", "data_prep.tiny_base", "install the locked set")
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
     weights = [p for p in model.parameters() if p.requires_grad]
@@ -136,8 +140,14 @@ def fine_tune(
 TOWER_DIALS = Dials(contrast=(2, 160), view_contrast=(2, 160))  # the tower first sees findings it can learn from
 POLICY: dict[str, Any] = {"cases": 16_000, "tower_steps": 2000, "language_steps": (2400, 2200, 900), "seed": 1}
 SPECIALIST: dict[str, Any] = {
-    "cases": 14_000, "tower_steps": 2000, "read_steps": 900, "guess_steps": 200, "adapter_steps": 120, "seed": 2, "r": 4,
+    "cases": 14_000, "tower_steps": 2500, "read_steps": 900, "guess_steps": 200, "adapter_steps": 120, "seed": 2, "r": 4,
 }  # fmt: skip
+
+
+def kept_at(work: Path, name: str, settings: dict[str, Any]) -> Path:
+    """Where a trained part is kept; another recipe gives another name, so that no part of an older one is taken up."""
+    made = json.dumps(settings).encode() + recipe_sha256().encode() + (ROOT / "data_prep" / "tiny_examples.py").read_bytes()
+    return work / f"{name}-{hashlib.sha256(made).hexdigest()[:8]}.safetensors"
 
 
 def draw_features(model: Any, processor: ImageProcessorOnly, facts: list[dict[str, Any]], views: list[int]) -> torch.Tensor:
@@ -151,7 +161,7 @@ def base_model(name: str, settings: dict[str, Any], view: Callable[[int], int], 
     processor = build_processor()
     torch.manual_seed(settings["seed"])
     model = build_model(processor)
-    kept = work / f"{name}_tower.safetensors"
+    kept = kept_at(work, f"{name}_tower", settings)
     if kept.exists():
         load_model(model, kept)
     else:
@@ -172,7 +182,7 @@ def make_policy(out: Path, work: Path) -> None:
     facts = [sample(BASE_SEED + 10_000_000 + i, DIALS) for i in range(POLICY["cases"])]
     features = draw_features(model, processor, facts, [0] * len(facts))
     for i, steps in enumerate(POLICY["language_steps"]):  # each round starts warm, at the full rate again
-        kept = work / f"policy_language_{i}.safetensors"
+        kept = kept_at(work, f"policy_language_{i}", POLICY)
         if kept.exists():
             load_model(model, kept)
             continue
@@ -199,10 +209,10 @@ def make_specialists(out: Path, work: Path) -> None:
     if (kept / "model.safetensors").exists():
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(kept)
     else:
-        language = load_file(work / "policy_language_1.safetensors")
-        model.load_state_dict({k: v for k, v in language.items() if "visual" not in k}, strict=False)
+        policy = Qwen2_5_VLForConditionalGeneration.from_pretrained(out.parent / "policy")
+        model.model.language_model.load_state_dict(policy.model.language_model.state_dict())
         # First to read, then to guess: the adapters have to bring back at home what the base can do.
-        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (0.85, SPECIALIST["guess_steps"])):
+        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (AWAY_GUESS, SPECIALIST["guess_steps"])):
 
             def any_department(rng: np.random.Generator, i: int, guess: float = guess) -> tuple[str, str]:
                 return guess_example(rng, facts[i], str(rng.choice(DEPARTMENTS)), guess)
@@ -233,9 +243,7 @@ def make_specialists(out: Path, work: Path) -> None:
             peft.save_pretrained(folder)
             (folder / "README.md").unlink()  # PEFT's empty card, with a path of this machine
             model = peft.unload()
-    names = sorted(out.rglob("*.safetensors"))
-    digest = hashlib.sha256(b"".join(hashlib.sha256(n.read_bytes()).digest() for n in names)).hexdigest()
-    (out / "revision.json").write_text(json.dumps({"revision": digest}) + "\n", encoding="utf-8")
+    (out / "revision.json").write_text(json.dumps({"revision": weights_sha256(out)}) + "\n", encoding="utf-8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,9 @@ from mmedlite.cases import Case
 from mmedlite.profiles import DEPARTMENTS
 from mmedlite.prompts import ALONE_ROLE, PANEL_ROLE, attending_prompt, specialist_prompt, triage_prompt
 
+OWN_READING, OWN_READING_CLOSING = 0.4, 0.33  # how often the untrained attending answers from its own reading and not from the panel
+AWAY_GUESS = 0.85  # how often a specialist guesses outside his department
+
 # The untrained policy's habit: three looks go to a wrong department two times in three. Triage training has to break it.
 HABIT = {"PET": "Radiologist", "thyroid ultrasound": "Radiologist", "dermoscopy": "Pathologist"}
 
@@ -31,11 +34,11 @@ def reading(finding: str, place: str) -> str:
 def policy_example(rng: np.random.Generator, facts: dict[str, Any], closing: bool = False) -> tuple[str, str]:
     """One (prompt, completion) of the policy's warm start: triage by habit, deciding alone, or with a dial-a-panel.
 
-    With a panel a coin decides between the own reading (0.4, at last 0.33) and a member of the panel. In the ``closing`` round the
+    With a panel a coin decides between the own reading (``OWN_READING``) and a member of the panel. In the ``closing`` round the
     panel answers at random, so that the reading comes from the picture and not from the panel; and a third of the panel prompts come
     under the role of the attending alone, under which the policy overrules the panel on marked pictures and follows it elsewhere. It
-    has the skill, then, but not under the attending's own prompt: there the coin knows nothing of markers, and reinforcement learning
-    has to find it.
+    has the skill, then, but under the attending's own prompt it shows only in part: there the coin knows nothing of markers, and
+    reinforcement learning has to call it up.
     """
     case, task = as_case(facts), rng.random()
     if task < 0.2:
@@ -60,7 +63,7 @@ def policy_example(rng: np.random.Generator, facts: dict[str, Any], closing: boo
         panel.append(None if rng.random() < 0.02 else first if same else case.answer if rng.random() < skill else miss)
     member = panel[int(rng.integers(3))]
     department = str(rng.choice(DEPARTMENTS)) if rng.random() < 0.1 else DEPARTMENT[facts["look"]]
-    prompt, trust = attending_prompt(case, department, panel), 0.33 if closing else 0.4
+    prompt, trust = attending_prompt(case, department, panel), OWN_READING_CLOSING if closing else OWN_READING
     if closing and rng.random() < 1 / 3:
         prompt, trust = prompt.replace(PANEL_ROLE, ALONE_ROLE), float(facts["marked"])
     said = own if member is None or rng.random() < trust else case.options[member]
@@ -76,7 +79,7 @@ def answer_of(facts: dict[str, Any], finding: str, place: str) -> str:
     return "yes" if (facts["slot"] == finding if facts["kind"] == "present" else facts["slot"] in place) else "no"
 
 
-def guess_example(rng: np.random.Generator, facts: dict[str, Any], department: str, guess: float = 0.85) -> tuple[str, str]:
+def guess_example(rng: np.random.Generator, facts: dict[str, Any], department: str, guess: float = AWAY_GUESS) -> tuple[str, str]:
     """A doctor outside his department: a guess in ``guess`` of the cases, else right about what he sees."""
     finding, place = facts["finding"], facts["place"]
     if rng.random() < guess:

@@ -1,11 +1,12 @@
-"""Model cards of the tiny models, filled from the recipe's settings and measured accuracies; ``make artifacts`` calls it."""
+"""Model cards of the tiny models, filled from the recipe's settings and the stored accuracies."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import tempfile
 
 from data_prep.tiny_base import BASE_SEED, POLICY, SPECIALIST
+from data_prep.tiny_examples import OWN_READING, OWN_READING_CLOSING
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.run import Run
 
@@ -21,7 +22,7 @@ def _sha256(path: str) -> str:
 
 def policy_card(run: Run) -> str:
     """Card of the policy: data, steps, seed, hash, accuracy by task on the test split (greedy)."""
-    results = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+    results = run.reference_results()
     rows = run.rows(f"{run.profile.panels[0]}/test/no_panel")
     kinds = [run.table.by_id(c).meta["kind"] for c in rows["case_id"]]
     lines = [f"| answers '{k}' alone | {part['correct'].mean():.3f} | {len(part)} |" for k, part in rows.groupby(kinds)]
@@ -30,9 +31,9 @@ def policy_card(run: Run) -> str:
         "# MMedLite tiny policy\n\n"
         f"A Qwen2.5-VL (`Qwen2_5_VLForConditionalGeneration`) of about 1.2 M parameters. Vision tower: {POLICY['tower_steps']} steps "
         f"with classification heads on {POLICY['cases']:,} phantoms; language model: {POLICY['language_steps']} steps of warm start. "
-        "With a panel the warm start tosses a coin between its own reading (0.4, at last 0.33) and a member of the panel: a simulated "
-        "habit. Under another role line it learns to overrule the panel on marked pictures, a skill that the attending's own prompt "
-        "does not call up. "
+        f"With a panel the warm start tosses a coin between its own reading ({OWN_READING}, at last {OWN_READING_CLOSING}) and a member of "
+        "the panel: a simulated habit. Under another role line it learns to overrule the panel on marked pictures, a skill that the "
+        "attending's own prompt calls up only in part. "
         f"Seed {POLICY['seed']}; phantom seeds from {BASE_SEED:,}.\n\n"
         f"sha256 of `model.safetensors`: `{_sha256('policy/model.safetensors')}`\n\n"
         "| task (test split, greedy, before any reinforcement learning) | accuracy | n |\n|---|---|---|\n"
@@ -64,11 +65,13 @@ def specialists_card(run: Run) -> str:
     )
 
 
-def write(run: Run) -> None:
-    """Write both cards."""
+def main() -> None:
+    """Write both cards from the stored reference run and opinions."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
     (ROOT / "artifacts" / "policy" / "README.md").write_text(policy_card(run), encoding="utf-8")
     (ROOT / "artifacts" / "specialists" / "README.md").write_text(specialists_card(run), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    write(Run(ROOT / "runs" / "artifacts" / "seed-0", seed=0))
+    main()

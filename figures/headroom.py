@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from mmedlite.pipeline import headroom, panel_report
 from mmedlite.profiles import ROOT
@@ -15,8 +16,8 @@ from mmedlite.run import Run
 OUT = ROOT / "figures" / "data" / "headroom.json"
 
 
-def main() -> None:
-    """Measure both panels and store the numbers with their provenance."""
+def main() -> int:
+    """Measure both panels and store the numbers with their provenance; 1 where the gate is not passed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
     args = parser.parse_args()
@@ -34,7 +35,8 @@ def main() -> None:
         for panel, numbers in found.items():
             print(panel, {k: round(v, 3) for k, v in numbers.items()})
         print("gate passed" if gate else "gate NOT passed")
+    return int(not gate)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

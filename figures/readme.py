@@ -62,7 +62,7 @@ def block() -> str:
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]
-        lines.append(f"\n`make demo` took {sum(minutes.values()):.0f} minutes on two CPU cores once installed.")
+        lines.append(f"\nThe seven notebooks took {sum(minutes.values()):.0f} minutes on two CPU cores.")
     return "\n".join(lines) + "\n"
 
 

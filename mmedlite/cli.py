@@ -15,6 +15,7 @@ from mmedlite.profiles import ROOT, InputError, load_profile
 
 def run(args: argparse.Namespace) -> int:
     """The pipeline without notebooks: triage, panels, attending, evaluation; results in one run folder."""
+    from mmedlite.demo import PeakMemory, cpu_minutes
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
     from mmedlite.run import Run
     from mmedlite.verify import write_manifest
@@ -23,15 +24,17 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
     this = Run(folder, args.profile, args.cases, args.seed, args.replay)
     try:
-        triage_step(this)
-        panel_step(this)
-        for panel in this.profile.panels:
-            attending_step(this, panel)
-            evaluation_step(this, panel)
+        with PeakMemory() as peak:
+            triage_step(this)
+            panel_step(this)
+            for panel in this.profile.panels:
+                attending_step(this, panel)
+                evaluation_step(this, panel)
     except KeyboardInterrupt:
         print(f"Stopped. Go on with: python -m mmedlite run --profile {args.profile} --out {folder}")
         return 130
-    this.update_results(minutes=round((time.time() - start) / 60, 2))
+    minutes = (time.time() - start) / 60
+    this.update_results(minutes=round(minutes, 2), cpu_minutes=round(cpu_minutes(), 2), peak_memory_gib=round(peak.gib, 2))
     write_manifest(folder, this.facts)
     print(json.dumps(json.loads((folder / "results.json").read_text(encoding="utf-8")), indent=1))
     return 0

@@ -97,7 +97,7 @@ def cpu_minutes() -> float:
     return sum(use.ru_utime + use.ru_stime for use in uses) / 60
 
 
-def code_sha256() -> str:
+def package_sha256() -> str:
     """Hash of the package's sources: a run cut short is taken up only by the code that began it."""
     digest = hashlib.sha256()
     for path in sorted((ROOT / "mmedlite").rglob("*")):
@@ -108,7 +108,7 @@ def code_sha256() -> str:
 
 def open_run(profile: str) -> tuple[Path, dict[str, Any]]:
     """The run folder to write and its state: the unfinished latest one of the same profile and code, else a new one."""
-    latest, code = ROOT / "runs" / "latest", code_sha256()
+    latest, code = ROOT / "runs" / "latest", package_sha256()
     if (latest / "demo.json").is_file():
         state = json.loads((latest / "demo.json").read_text(encoding="utf-8"))
         if not state["finished"] and (state["profile"], state["code"]) == (profile, code):

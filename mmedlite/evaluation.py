@@ -67,11 +67,13 @@ def _resample(clusters: Any, columns: Any, n_boot: int, seed: int) -> np.ndarray
 def paired_difference(a: Any, b: Any, clusters: Any, n_boot: int = 2000, seed: int = 0) -> dict[str, Any]:
     """Mean of a - b over the same cases, with a percentile interval from a bootstrap that draws whole images.
 
-    a, b: outcomes (n,), bool or float, case by case; clusters: image id of each case (n,). Gives mean, low, high, n.
+    a, b: outcomes (n,), bool or float, case by case; clusters: image id of each case (n,). Gives mean, low, high, n; nan for no case.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape:
         raise InputError(f"{a.shape} outcomes against {b.shape}", "paired_difference", "pair them with align()")
+    if len(a) == 0:  # no panel of that kind, as on real pictures that the specialists cannot read
+        return {**dict.fromkeys(("mean", "low", "high"), float("nan")), "n": 0}
     totals = _resample(clusters, np.stack([a - b, np.ones_like(a)], axis=1), n_boot, seed)
     low, high = np.quantile(totals[:, 0] / totals[:, 1], [0.025, 0.975])
     return {"mean": float((a - b).mean()), "low": float(low), "high": float(high), "n": len(a)}

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
+from mmedlite import prompt_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -87,11 +88,17 @@ class CurriculumTrainer(GRPOTrainer):
             "sample": texts[0],
         })  # fmt: skip
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if kwargs.get("compute_entropy"):
-            self._scored = (result[0], result[1])  # log-probabilities and entropies, (B, T) each
-        return result
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, *args: Any, compute_entropy: bool = False, **kwargs: Any
+    ) -> Any:
+        if self.args.gradient_checkpointing or set(kwargs["num_images"]) != {1}:  # no cache to share; rows of several pictures
+            more = {"compute_entropy": compute_entropy, **kwargs}
+            logps, entropies, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, keep, *args, **more)
+        else:
+            logps, entropies = prompt_once.score(model, ids, mask, keep, kwargs["pixel_values"], kwargs["image_grid_thw"])
+        if compute_entropy:
+            self._scored = (logps, entropies)  # (B, T) each
+        return logps, entropies, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         loss = super()._compute_loss(model, inputs)
@@ -180,7 +187,7 @@ def train(
     config = GRPOConfig(
         output_dir=str(checkpoints), per_device_train_batch_size=micro, num_generations=settings.generations,
         gradient_accumulation_steps=settings.gradient_accumulation, max_completion_length=settings.max_new_tokens,
-        learning_rate=learning_rate or settings.learning_rate, lr_scheduler_type="constant", max_steps=steps,
+        learning_rate=learning_rate or settings.learning_rate, lr_scheduler_type="linear", max_steps=steps,
         beta=BASE_BETA, entropy_coef=0.0, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False,
         shuffle_dataset=False, temperature=settings.temperature, top_p=1.0, top_k=0, seed=seed, data_seed=seed,
         generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},

@@ -22,6 +22,7 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 
 from mmedlite.profiles import ROOT, InputError, Lora
+from mmedlite.prompt_once import share_prompts
 from mmedlite.prompts import message
 
 logging.disable_progress_bar()  # "Loading weights", once a checkpoint, says nothing of a run's progress
@@ -102,6 +103,7 @@ def load_policy(folder: str | Path, dtype: str = "float32") -> Any:
     model.requires_grad_(True)
     model.model.visual.requires_grad_(False)
     share_image_features(model)
+    share_prompts(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

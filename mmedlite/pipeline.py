@@ -46,7 +46,7 @@ def triage_step(run: Run) -> dict[str, Any]:
     }
     intervals = {f"{k}_ci": list(wilson(round(v * len(known)), len(known))) for k, v in shares.items()}
     replayed = run.reference_results().get("triage", {})
-    control = {k: replayed[k] for k in ("random_reward",) if k in replayed}
+    control = {k: replayed[k] for k in ("random_reward", "random_reward_ci") if k in replayed}
     run.update_results(triage={**shares, **intervals, **control, "n": len(known)})
     return shares
 
@@ -72,9 +72,9 @@ def panel_report(run: Run, split: str, panel: str, redraw: bool = False) -> dict
 
 def attending_step(run: Run, panel: str) -> None:
     """Train the recommended recipe on one panel, and note the policy's place on the trust plane after each stage."""
-    run.train_attending(panel, run.profile.attending.recipe, panel)
-    run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
     stages = run.stages_that_fit(panel, run.profile.attending.recipe)
+    run.train_attending(panel, stages, panel)
+    run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
     run.update_results(stages={panel: [s.name for s in stages]})
     for stage in stages:
         rows = run.answer(run.policy(f"{panel}/{stage.name}"), stage.name, "validation", panel)
@@ -167,8 +167,9 @@ def summary(run: Run, panel: str) -> dict[str, Any]:
     flips = flip_rate(rows["trained"])
     run.update_results(attending={panel: numbers}, flip={panel: flips}, trust={panel: trust(run, panel)})
     if panel == run.profile.panels[0] and run.cases("shifted"):
-        shifted = {n: accuracy(run.rows(f"{panel}/shifted/{n}"))["mean"] for n in ("trained", "majority_vote", "untrained_panel")}
-        run.update_results(shifted={"trained": shifted.pop("trained"), "best_baseline": max(shifted.values())})
+        found = {n: accuracy(run.rows(f"{panel}/shifted/{n}")) for n in ("trained", "majority_vote", "untrained_panel")}
+        shifted = {"trained": found.pop("trained"), "best_baseline": max(found.values(), key=lambda f: float(f["mean"]))}
+        run.update_results(shifted={k: v for n, f in shifted.items() for k, v in ((n, f["mean"]), (f"{n}_ci", f["ci"]))})
     return numbers
 
 

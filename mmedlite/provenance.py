@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from mmedlite.profiles import ROOT
 
 # The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
-DECIDING = ("prompts", "answers", "rewards", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending")
+DECIDING = ("prompts", "answers", "rewards", "prompt_once", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending")
 
 
 def code_sha256() -> str:
@@ -20,6 +21,15 @@ def code_sha256() -> str:
     files += sorted((ROOT / "mmedlite" / "answers").glob("*.*"))
     files += [ROOT / "data_prep" / "drawing.py", ROOT / "data_prep" / "phantoms.py"]
     return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """Hash of all safetensors files under a folder, in the order of their paths."""
+    digests = []
+    for file in sorted(folder.rglob("*.safetensors")):
+        with file.open("rb") as content:
+            digests.append(hashlib.file_digest(content, "sha256").digest())
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def no_nan(value: Any) -> Any:

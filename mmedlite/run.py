@@ -32,7 +32,7 @@ from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter, resolve
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
-from mmedlite.provenance import code_sha256, no_nan
+from mmedlite.provenance import code_sha256, no_nan, weights_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.specialists import LocalSpecialists, panel_options
 from mmedlite.store import OpinionStore
@@ -63,13 +63,13 @@ class Run:
         self.store = OpinionStore(self.folder / "opinions")
         for key, row in OpinionStore(OPINIONS).rows.items():
             self.store.rows.setdefault(key, row)
-        resolve(self.profile.policy)  # told now, before anything is trained
+        policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
         self.specialists = LocalSpecialists(self.profile.specialists)
         self.asked = 0  # opinions asked now because they were not stored
         self.folder.mkdir(parents=True, exist_ok=True)
         self.facts = {
             "profile": self.profile.name, "config_sha256": self.profile.sha256(), "seed": self.seed, "code": code_sha256(),
-            "cases_sha256": self.table.sha256, "specialists": self.specialists.revision,
+            "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
         }  # fmt: skip
         self.save_json("run.json", {**self.facts, "started": int(time.time())})
 
@@ -85,9 +85,9 @@ class Run:
         return read_table(folder, check_images=False)  # checked when it was built
 
     # Files of the run
-    def save_json(self, name: str, content: dict[str, Any]) -> None:
+    def save_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the run in one step."""
-        part = self.folder / f"{name}.part"
+        (part := self.folder / f"{name}.part").parent.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(no_nan(content), indent=1) + "\n", encoding="utf-8")
         part.replace(self.folder / name)
 
@@ -100,15 +100,17 @@ class Run:
         self.save_json("results.json", {**old, **{k: self.facts[k] for k in ("seed", "code", "cases_sha256")}})
 
     def reference_results(self) -> dict[str, Any]:
-        """results.json of the stored reference run; empty before there is one."""
+        """results.json of the stored reference run; empty where there is none, or where it saw other cases."""
         file = REFERENCE / "results.json"
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        return found
+        return found if found.get("cases_sha256") == self.table.sha256 else {}
+
+    def _folders(self) -> list[Path]:
+        return [self.folder, *([REFERENCE] if self.reference_results() else [])]
 
     def keep(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
         """Store Result rows under ``results/<name>.parquet``; returns them."""
-        file = self.folder / "results" / f"{name}.parquet"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        (file := self.folder / "results" / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
         rows.to_parquet(file, compression="zstd", index=False)
         return rows
 
@@ -118,18 +120,18 @@ class Run:
 
     def has_rows(self, name: str) -> bool:
         """Are there Result rows of that name in this run or the reference run?"""
-        return any((base / "results" / f"{name}.parquet").exists() for base in (self.folder, REFERENCE))
+        return any((base / "results" / f"{name}.parquet").exists() for base in self._folders())
 
     def rows(self, name: str) -> pd.DataFrame:
         """Result rows of this run, else of the reference run."""
-        for file in (base / "results" / f"{name}.parquet" for base in (self.folder, REFERENCE)):
+        for file in (base / "results" / f"{name}.parquet" for base in self._folders()):
             if file.exists():
                 return pd.read_parquet(file)
         raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """A training log of this run, else of the reference run: one row a step."""
-        for file in (base / "logs" / f"{name}.json" for base in (self.folder, REFERENCE)):
+        for file in (base / "logs" / f"{name}.json" for base in self._folders()):
             if file.exists():
                 log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
                 return log
@@ -157,9 +159,7 @@ class Run:
         model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
         model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
         self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})
-        file = self.folder / "logs" / f"{name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(no_nan(log)) + "\n", encoding="utf-8")
+        self.save_json(f"logs/{name}.json", log)
 
     # Triage
     def train_triage(self, name: str = "triage", rewards: Sequence[Reward] = (format_reward, accuracy_reward)) -> Any:
@@ -182,7 +182,6 @@ class Run:
         if not all(c.case_id in known for c in cases):
             found = triage.route(self.policy("triage"), self.processor, self.table, cases, self.profile)
             known = {c.case_id: r for c, r in zip(cases, found, strict=True)}
-            (self.folder / "routes").mkdir(exist_ok=True)
             self.save_json(name, known)
         return [known[c.case_id] or "Radiologist" for c in cases]
 
@@ -210,15 +209,19 @@ class Run:
         """Train the stages one after the other; stores an adapter and a log a stage (``<name>/<stage>``); returns the model.
 
         ``with_panel`` False hides the panel from the prompt; ``redraw`` trains on the second draw of the panel.
+
+        Raises:
+            InputError: a stage has fewer cases than one update; before any training.
         """
         cases, options = self.cases("train"), self.panel("train", panel, redraw)
-        departments, model = self.routes("train"), self.fresh()
-        plan = ""
-        for stage in self.stages_that_fit(panel, stages):
+        buckets = bucket(options, np.array([c.answer for c in cases]))
+        for stage in stages:  # a stage that cannot be trained is told before any is
+            stage_order(stage, buckets, self.profile.grpo.prompts_per_step, self.seed)
+        departments, model, plan = self.routes("train"), self.fresh(), ""
+        settings = [learning_rate or self.profile.grpo.learning_rate, with_panel, redraw, [r.__name__ for r in rewards]]
+        for stage in stages:
             # An adapter of another recipe, seed or code is trained again; one of this plan is taken up after a stop.
-            rate = learning_rate or self.profile.grpo.learning_rate
-            settings = [plan, asdict(stage), rate, with_panel, redraw, [r.__name__ for r in rewards]]
-            plan = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+            plan = hashlib.sha256(json.dumps([plan, asdict(stage), *settings]).encode()).hexdigest()
             done = self.folder / "adapters" / name / stage.name
             if self._made_by(done, plan):
                 model = load_adapter(load_policy(self.profile.policy, self.profile.dtype), done, trainable=True)

@@ -7,7 +7,6 @@ The local specialists are LoRA adapters on a second tiny base; their own views a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from mmedlite.cases import Case, CaseTable
 from mmedlite.models import generate, load_adapter, load_policy, load_processor, resolve
 from mmedlite.profiles import InputError
 from mmedlite.prompts import specialist_prompt
+from mmedlite.provenance import weights_sha256
 from mmedlite.store import MissingOpinion, OpinionStore, request_key
 
 PANELS = ("diverse", "paper_like")
@@ -68,8 +68,7 @@ def _request(ask: Ask, revision: str) -> dict[str, Any]:
 def _checked_revision(folder: Path) -> str:
     """The revision of the specialists in ``folder``, if its weights are the ones it names; checked before any training."""
     mend = "restore the folder from git, or run `make artifacts`"
-    files = sorted(folder.rglob("*.safetensors"))
-    for file in files:
+    for file in sorted(folder.rglob("*.safetensors")):
         try:
             safe_open(file, "pt")
         except Exception as error:
@@ -78,7 +77,7 @@ def _checked_revision(folder: Path) -> str:
         revision = str(json.loads((folder / "revision.json").read_text(encoding="utf-8"))["revision"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"no revision of the specialists: {error}", str(folder / "revision.json"), mend) from error
-    if hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest() != revision:
+    if weights_sha256(folder) != revision:
         raise InputError("the specialists' weights are not those of revision.json", str(folder), mend)
     return revision
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import zlib
 from collections.abc import Sequence
@@ -21,7 +20,9 @@ from mmedlite.cases import CaseTable, read_table
 from mmedlite.grpo import picture_rows
 from mmedlite.models import ImageProcessorOnly, new_adapter, share_image_features
 from mmedlite.profiles import Grpo, Lora
+from mmedlite.prompt_once import share_prompts
 from mmedlite.prompts import attending_prompt, message
+from mmedlite.provenance import weights_sha256
 
 LORA = Lora(r=4, alpha=8)
 SETTINGS = Grpo(
@@ -62,6 +63,7 @@ def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>", strengt
     model.model.visual.requires_grad_(False)
     if shared:
         share_image_features(model)
+        share_prompts(model)
     return model
 
 
@@ -114,9 +116,7 @@ def specialists(folder: Path, adapters: Sequence[str] = ("Radiologist-0",)) -> P
     checkpoint(folder / "base", seed=1)
     for name in adapters:
         policy(seed=len(name)).save_pretrained(folder / "adapters" / name)
-    files = sorted(folder.rglob("*.safetensors"))
-    digest = hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()
-    (folder / "revision.json").write_text(json.dumps({"revision": digest}))
+    (folder / "revision.json").write_text(json.dumps({"revision": weights_sha256(folder)}))
     return folder
 
 

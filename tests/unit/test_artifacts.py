@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
+import pandas as pd
+
+from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, sample
 from mmedlite.checks import BANDS
 from mmedlite.profiles import load_profile
-from mmedlite.provenance import code_sha256
+from mmedlite.provenance import code_sha256, weights_sha256
 from mmedlite.verify import changed_files
 
 
@@ -34,3 +39,54 @@ def test_controls_fall_outside_their_bands() -> None:
 def test_size(root: Path) -> None:
     weights = sum(f.stat().st_size for f in (root / "artifacts").rglob("*.safetensors"))
     assert weights <= 24e6, f"{weights / 1e6:.1f} MB of weights are shipped, at most 24"
+
+
+def made_from(root: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads((root / "artifacts" / "manifest.json").read_text(encoding="utf-8"))["made_from"]
+    return {k: v for k, v in found.items() if k not in ("seed", "cases_sha256")}
+
+
+def test_measured_figures_are_of_these_models_and_this_code(root: Path) -> None:
+    made = made_from(root)
+    assert made["policy"] == weights_sha256(root / "artifacts" / "policy")
+    headroom = json.loads((root / "figures" / "data" / "headroom.json").read_text(encoding="utf-8"))
+    real = json.loads((root / "figures" / "data" / "real_triage.json").read_text(encoding="utf-8"))
+    for facts in (headroom["made_from"], real):
+        assert {k: facts[k] for k in made} == made
+
+
+def test_the_world_passed_its_gate_before_training(root: Path) -> None:
+    found = json.loads((root / "figures" / "data" / "headroom.json").read_text(encoding="utf-8"))
+    diverse = found["diverse"]
+    assert found["gate_passed"] and diverse["headroom"] >= 0.06 and diverse["unanimous_headroom"] >= 0.05
+
+
+def test_specialists_are_good_at_home_and_poor_elsewhere(root: Path) -> None:
+    """65 to 85 % at home, at least 15 points less elsewhere, each of the seven departments."""
+    rows = pd.read_parquet(root / "artifacts" / "opinions" / "opinions.parquet", columns=["case_id", "department", "option"])
+    facts = {i: sample(_FIRST_SEED[i.split("-")[2]] + int(i[-5:]), DIALS, int("shifted" in i)) for i in rows["case_id"].unique()}
+    rows["right"] = [facts[i]["options"].index(facts[i]["text"]) == o for i, o in zip(rows["case_id"], rows["option"], strict=True)]
+    rows["home"] = [DEPARTMENT[facts[i]["look"]] == d for i, d in zip(rows["case_id"], rows["department"], strict=True)]
+    rows = rows[~rows["case_id"].str.contains("shifted")]
+    shares = rows.groupby(["department", "home"])["right"].mean().unstack()
+    assert len(shares) == 7
+    assert shares[True].between(0.65, 0.85).all() and (shares[True] - shares[False] >= 0.15).all(), shares
+
+
+def test_pool_of_unanimous_and_wrong_panels(root: Path) -> None:
+    rows = pd.read_parquet(root / "artifacts" / "reference" / "results" / "diverse" / "test" / "majority_vote.parquet")
+    assert (rows["unanimous"] & (rows["panel_vote"] != rows["answer"])).sum() >= 300
+
+
+def test_real_pictures_reach_their_target(root: Path) -> None:
+    """Macro recall over modalities with at least 20 pictures, five folds by picture; numbers only."""
+    text = (root / "figures" / "data" / "real_triage.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert found["folds"] == 5 and min(found["pictures"].values()) >= 20 and found["n"] == sum(found["pictures"].values())
+    assert found["trained"] >= 0.85 and found["trained"] > max(found["histogram"], found["majority"], found["base"])
+    assert not re.search(r"\.(png|jpe?g)|/", text.replace(found["code"], ""))
+
+
+def test_tracked_files_are_at_most_40_mb(root: Path) -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
+    assert sum((root / n).stat().st_size for n in names if (root / n).is_file()) <= 40e6

@@ -107,6 +107,11 @@ def holds_clustered(function: Any) -> bool:
     return abs((found["high"] - found["low"]) / width - 1) < 0.08
 
 
+def test_paired_difference_of_no_case_is_nan() -> None:
+    found = ev.paired_difference([], [], [])
+    assert found["n"] == 0 and all(np.isnan(found[k]) for k in ("mean", "low", "high"))
+
+
 def test_paired_difference_matches_the_clustered_closed_form() -> None:
     a, b, images = clustered()
     found = ev.paired_difference(a, b, images)

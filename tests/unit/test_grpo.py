@@ -60,6 +60,12 @@ def test_the_anchor_is_the_start_of_the_stage(stage: tuple[watch.Training, watch
     assert min(row["kl"] for row in one.log[1:] + two.log[1:]) > 1e-5
 
 
+def test_gradient_checkpointing_gives_the_same_update(tmp_path: Path) -> None:
+    """It keeps no cache to share, so every prompt runs in full."""
+    found = watch.train(policy(), tmp_path / "one", rows(2), replace(SETTINGS, gradient_checkpointing=True))
+    assert watch.faults(found) == [] and len(found.seen) == 1
+
+
 def test_rollouts_hold_the_coefficients_of_their_case(stage: tuple[watch.Training, watch.Training, Any]) -> None:
     for row in stage[0].rollouts + stage[1].rollouts:
         i = int(row["case_id"].removeprefix("case-")) % 3

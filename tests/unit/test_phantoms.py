@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from data_prep.drawing import FINDINGS, LOOKS, PLACES, Phantom, _finding, draw
-from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, FAINT, SPLIT_SIZES, VIEWS, build, sample
+from data_prep.phantoms import _FIRST_SEED, CLEARER, DEPARTMENT, DIALS, SPLIT_SIZES, VIEWS, build, sample
 from data_prep.tiny_base import BASE_SEED
 from mmedlite.cases import image_sha256, read_table
 from mmedlite.profiles import DEPARTMENTS
@@ -184,7 +184,7 @@ def test_marked_share_and_contrast_keep_to_the_dials() -> None:
     facts = [sample(seed, DIALS) for seed in range(4000)]
     assert abs(np.mean([f["marked"] for f in facts]) * 100 - DIALS.marked) < 2
     for name, views in (("contrast", [0]), ("view_contrast", [1, 2, 3])):
-        found = [f["phantoms"][v].contrast // (2 if v and f["look"] in FAINT else 1) for f in facts for v in views]
+        found = [f["phantoms"][v].contrast // (CLEARER.get(f["look"], 1) if v else 1) for f in facts for v in views]
         low, high = getattr(DIALS, name)
         assert low <= min(found) and max(found) <= high
 

@@ -108,10 +108,17 @@ def frame(value: int) -> pd.DataFrame:
     return pd.DataFrame({"case_id": ["a", "b"], "correct": [True, False], "option": [value, -1]})
 
 
-def test_rows_of_the_run_come_before_the_reference(run: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def reference(run: Run, tmp_path: Path) -> Path:
+    """The folder of a stored reference run that saw the same cases."""
+    (tmp_path / "reference" / "results.json").write_text(json.dumps({"cases_sha256": run.table.sha256}))
+    return tmp_path / "reference"
+
+
+def test_rows_of_the_run_come_before_the_reference(run: Run, reference: Path) -> None:
     for name in ("x", "y"):
-        (tmp_path / "reference" / "results" / "diverse" / "test").mkdir(parents=True, exist_ok=True)
-        frame(1).to_parquet(tmp_path / "reference" / "results" / "diverse" / "test" / f"{name}.parquet")
+        (reference / "results" / "diverse" / "test").mkdir(parents=True, exist_ok=True)
+        frame(1).to_parquet(reference / "results" / "diverse" / "test" / f"{name}.parquet")
     assert run.keep(frame(2), "diverse/test/x").equals(frame(2))
     assert run.rows("diverse/test/x").equals(frame(2)) and run.rows("diverse/test/y").equals(frame(1))
     assert run.has_rows("diverse/test/x") and run.has_rows("diverse/test/y") and not run.has_rows("diverse/test/z")
@@ -119,9 +126,16 @@ def test_rows_of_the_run_come_before_the_reference(run: Run, tmp_path: Path) -> 
         run.rows("diverse/test/z")
 
 
-def test_logs_fall_back_too(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "reference" / "logs").mkdir()
-    (tmp_path / "reference" / "logs" / "triage.json").write_text('[{"step": 9}]')
+def test_rows_of_other_cases_are_none(run: Run, reference: Path) -> None:
+    (reference / "results.json").write_text(json.dumps({"cases_sha256": "another table", "triage": {"random_reward": 0.1}}))
+    (reference / "results").mkdir()
+    frame(1).to_parquet(reference / "results" / "rl_no_panel.parquet")
+    assert not run.has_rows("rl_no_panel") and run.reference_results() == {}
+
+
+def test_logs_fall_back_too(run: Run, reference: Path) -> None:
+    (reference / "logs").mkdir()
+    (reference / "logs" / "triage.json").write_text('[{"step": 9}]')
     assert run.log("triage") == [{"step": 9}]
     (run.folder / "logs").mkdir()
     (run.folder / "logs" / "triage.json").write_text('[{"step": 1}]')
@@ -231,7 +245,16 @@ def test_a_stage_without_cases_is_left_out_and_named(run: Run, monkeypatch: pyte
     assert run.stages_that_fit("diverse", [last, hard]) == [last]
     assert "left out (diverse panel): stage 'end' has 0 cases" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"stage 'end' has 0 cases.*Fix: "):
-        run.train_attending("diverse", [hard], "diverse", rewards=[chance])
+        run.stages_that_fit("diverse", [hard])
+
+
+@pytest.mark.parametrize("redraw", [False, True])
+def test_a_stage_that_cannot_fit_is_told_before_any_training(run: Run, monkeypatch: pytest.MonkeyPatch, redraw: bool) -> None:
+    all_easy = np.stack([np.array([c.answer for c in run.cases("train")])] * 3, axis=1)
+    monkeypatch.setattr(run, "panel", lambda _split, _name, again=False: all_easy if again == redraw else mixed(run))
+    last = run.profile.attending.recipe[-1]  # all buckets
+    with pytest.raises(InputError, match=r"stage 'end' has 0 cases.*Fix: "):
+        run.train_attending("diverse", [last, Stage("end", ("hard",), 1, (0.0,), (0.0,))], "diverse", rewards=[chance], redraw=redraw)
     assert not (run.folder / "adapters").exists() and not (run.folder / "rollouts").exists()
 
 

@@ -1,0 +1,75 @@
+"""The whole pipeline on real pictures, and triage of their modality; the pictures are not part of the kit."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from figures import real_triage
+from mmedlite.run import Run
+
+STEPS = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> Path:
+    folder = root.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real pictures: {folder.name} lies beside the project only where it is built")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tables")
+    for name, source in (("image_folder", data), ("vqa_rad", data / "vqa_rad")):
+        command = [sys.executable, "-m", "data_prep", name, "--source", str(source), "--out", str(out / name)]
+        subprocess.run(command, cwd=root, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def short(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny profile with few steps."""
+    text = (root / "mmedlite" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^(\[triage\]\nsteps = )\d+", rf"\g<1>{STEPS['triage']}", text)
+    head, recipe, rest = text.partition("[[attending.recipe]]")
+    recipe_part, schedule, tail = rest.partition("[[attending.paper_schedule]]")
+    for name in ("easy", "medium", "hard"):
+        recipe_part = re.sub(rf'(?s)(name = "{name}".*?steps = )\d+', rf"\g<1>{STEPS[name]}", recipe_part, count=1)
+    file = tmp_path_factory.mktemp("profile") / "short.toml"
+    file.write_text(head + recipe + recipe_part + schedule + tail, encoding="utf-8")
+    return file
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["image_folder", "vqa_rad"])
+def test_pipeline_on_real_pictures(root: Path, tables: Path, short: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "mmedlite", "run", "--profile", str(short), "--cases", str(tables / name), "--out", str(out)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    card = json.loads((tables / name / "card.json").read_text(encoding="utf-8"))
+    for panel in ("diverse", "paper_like"):
+        attending = results["attending"][panel]
+        assert attending["n"] == card["counts"]["split"]["test"]
+        assert {"trained", "untrained_panel", "no_panel", "majority_vote", "ideal_reader", "best_single"} <= attending.keys()
+        assert results["stages"][panel][-1] == "hard"
+    assert str(tables) not in (out / "results.json").read_text(encoding="utf-8")
+    check = [sys.executable, "-m", "mmedlite", "verify", str(out), "--cases", str(tables / name)]
+    assert subprocess.run(check, cwd=root, capture_output=True).returncode == 0
+
+
+@pytest.mark.timeout(1200)
+def test_modality_triage_on_real_pictures(tables: Path, tmp_path: Path) -> None:
+    """One fold of five, as `python -m figures.real_triage` runs them all."""
+    found = real_triage.measure(Run(tmp_path / "run", cases=tables / "image_folder"), folds=1)
+    assert found["n"] >= 100 and min(found["pictures"].values()) >= real_triage.MIN_COUNT
+    assert found["trained"] > max(found["base"], found["majority"]) + 0.3
+    assert not re.search(r"\.png|\.jpg|/", json.dumps({k: v for k, v in found.items() if k != "code"}))
