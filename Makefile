@@ -12,10 +12,11 @@ STAMP := $(VENV)/.installed
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-export OMP_NUM_THREADS ?= 2
+# One thread: the same numbers on any number of cores; what can go side by side takes a process each.
+export OMP_NUM_THREADS ?= 1
 
 help:
-	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number (about 15 minutes)"
+	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number (about 13 minutes)"
 	@echo "make lab                  open the notebooks in Jupyter Lab"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test, then the slow suites"

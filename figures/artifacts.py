@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,11 +53,11 @@ def open_seed(seed: int) -> Run:
     """The run folder of a seed; emptied first where other code, settings, models or cases made what lies in it."""
     folder = WORK / f"seed-{seed}"
     made = json.loads((folder / "run.json").read_text(encoding="utf-8")) if (folder / "run.json").exists() else {}
-    with tempfile.TemporaryDirectory() as scratch:  # opening a run writes its run.json: ask elsewhere what today's facts are
-        facts = Run(scratch, seed=seed).facts
-    if {**made, **facts} != made:
-        shutil.rmtree(folder, ignore_errors=True)
-    return Run(folder, seed=seed)
+    run = Run(folder, seed=seed)
+    if {**made, **run.facts} != made:
+        shutil.rmtree(folder)
+        run = Run(folder, seed=seed)
+    return run
 
 
 def opinions() -> None:
@@ -90,11 +89,11 @@ def seed_run(seed: int) -> Run:
             model = run.train_attending(panel, run.profile.attending.recipe, panel)
             run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
         return run
-    for panel in run.profile.panels:
-        if not run.has_own_rows(f"{panel}/validation/{run.profile.attending.recipe[-1].name}"):
-            attending_step(run, panel)
-        if not run.has_own_rows(f"{panel}/test/bias_sweep"):
-            evaluation_step(run, panel)
+    last = run.profile.attending.recipe[-1].name
+    if not all(run.has_own_rows(f"{panel}/validation/{last}") for panel in run.profile.panels):
+        attending_step(run)
+    if not all(run.has_own_rows(f"{panel}/test/ideal_reader") for panel in run.profile.panels):
+        evaluation_step(run)
     return run
 
 

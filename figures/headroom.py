@@ -9,9 +9,10 @@ import argparse
 import json
 import sys
 
-from mmedlite.pipeline import headroom, panel_report
+from mmedlite.pipeline import headroom, panel_report, read_alone
 from mmedlite.profiles import ROOT
 from mmedlite.run import Run
+from mmedlite.side_by_side import side_by_side
 
 OUT = ROOT / "figures" / "data" / "headroom.json"
 
@@ -22,9 +23,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
     args = parser.parse_args()
     run = Run(ROOT / "runs" / "headroom")
+    splits = ("train", "validation")
+    alone = dict(zip(splits, side_by_side(run, read_alone, splits), strict=True))
     found = {}
     for panel in run.profile.panels:
-        found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel)}
+        found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel, alone)}
     diverse = found["diverse"]
     gate = diverse["headroom"] >= 0.06 and diverse["unanimous_headroom"] >= 0.05 and diverse["ideal_reader_easy"] >= 0.95
     OUT.parent.mkdir(exist_ok=True)

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from data_prep.image_folder import MODALITY_QUESTION
-from mmedlite import grpo, sft
+from mmedlite import attending, grpo, sft
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case
 from mmedlite.evaluation import fit_colour_histogram, macro_recall
-from mmedlite.models import generate, new_adapter
+from mmedlite.models import new_adapter
 from mmedlite.profiles import ROOT
 from mmedlite.prompts import attending_prompt
 from mmedlite.run import Run
@@ -57,11 +57,7 @@ def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
 
 def read(run: Run, model: Any, cases: Sequence[Case]) -> np.ndarray:
     """Greedy answer of the policy to each case, -1 for none: (n,) int."""
-    texts: list[str] = []
-    for start in range(0, len(cases), run.profile.eval_batch):
-        part = cases[start : start + run.profile.eval_batch]
-        pictures = [run.table.open_image(c) for c in part]
-        texts += generate(model, run.processor, pictures, [attending_prompt(c) for c in part], run.profile.grpo.max_new_tokens)
+    texts = attending.answer(model, run.processor, run.table, cases, ["" for _ in cases], None, run.profile, "naming modalities")
     found = [parse_strict(t, c.options).option for t, c in zip(texts, cases, strict=True)]
     return np.array([-1 if o is None else o for o in found])
 

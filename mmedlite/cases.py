@@ -106,7 +106,7 @@ class CaseTable:
         """View ``view`` (0 to ``len(case.images) - 1``) as an RGB picture; InputError where its file is bad."""
         return load_rgb(self.path.parent / case.images[view])
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Hash of the logical content (every field of every row, in order), not of the Parquet bytes."""
         rows = (json.dumps(case.to_row(), sort_keys=True, ensure_ascii=False) for case in self.cases)

@@ -27,9 +27,8 @@ def run(args: argparse.Namespace) -> int:
         with PeakMemory() as peak:
             triage_step(this)
             panel_step(this)
-            for panel in this.profile.panels:
-                attending_step(this, panel)
-                evaluation_step(this, panel)
+            attending_step(this)
+            evaluation_step(this)
     except KeyboardInterrupt:
         print(f"Stopped. Go on with: python -m mmedlite run --profile {args.profile} --out {folder}")
         return 130

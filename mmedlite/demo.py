@@ -84,6 +84,9 @@ class PatientChannel(AsyncZMQSocketChannel):
 class PatientKernelManager(AsyncKernelManager):
     """Starts kernels whose clients use the patient channel; for papermill's and nbclient's `kernel_manager_class`."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(transport_encryption="auto", **kwargs)  # else each kernel warns of plain text on the terminal
+
     def client(self, **kwargs: Any) -> Any:
         """A client of the kernel."""
         client = super().client(**kwargs)
@@ -180,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     run, state = open_run(profile)
     save(run / "demo.json", state)
     os.environ |= {"MMEDLITE_PROFILE": profile, "MMEDLITE_RUN": str(run)}
-    for key, value in {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "2"}.items():
+    for key, value in {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}.items():
         os.environ.setdefault(key, value)
     print(f"Run folder: {os.path.relpath(run, ROOT)} (also runs/latest)")
 

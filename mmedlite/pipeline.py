@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from mmedlite.evaluation import (
 )
 from mmedlite.ideal_reader import fit_ideal_reader
 from mmedlite.run import Run
+from mmedlite.side_by_side import side_by_side
 
 # Baselines the trained policy has to beat (the vote, the same policy before training, training without the panel).
 RIVALS = ("majority_vote", "untrained_panel", "rl_no_panel")
@@ -70,40 +70,56 @@ def panel_report(run: Run, split: str, panel: str, redraw: bool = False) -> dict
     return bucket_report(pd.DataFrame(rows), {c.case_id: c.answer for c in cases})
 
 
-def attending_step(run: Run, panel: str) -> None:
-    """Train the recommended recipe on one panel, and note the policy's place on the trust plane after each stage."""
+def attending_step(run: Run) -> None:
+    """Train the recommended recipe on every panel, and note the policy's place on the trust plane after each stage."""
+    fit = {panel: [s.name for s in run.stages_that_fit(panel, run.profile.attending.recipe)] for panel in run.profile.panels}
+    run.update_results(stages=fit)
+    side_by_side(run, train_recipe, run.profile.panels)
+
+
+def train_recipe(run: Run, panel: str) -> None:
+    """Train the recommended recipe on one panel; validation answers before and after each stage."""
     stages = run.stages_that_fit(panel, run.profile.attending.recipe)
     run.train_attending(panel, stages, panel)
     run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
-    run.update_results(stages={panel: [s.name for s in stages]})
     for stage in stages:
         rows = run.answer(run.policy(f"{panel}/{stage.name}"), stage.name, "validation", panel)
         run.keep(rows, f"{panel}/validation/{stage.name}")
+    bias_sweep(run, panel, "validation")
 
 
-def evaluation_step(run: Run, panel: str) -> dict[str, Any]:
-    """Answer the test and shifted cases with every live system of one panel, then write the summary."""
+def evaluation_step(run: Run) -> dict[str, dict[str, Any]]:
+    """Answer the test and shifted cases with every live system, then write the summary of each panel."""
+    side_by_side(run, answer_cases, run.profile.panels)
+    splits = [s for s in ("train", "test", "shifted") if run.cases(s)]
+    alone = dict(zip(splits, side_by_side(run, read_alone, splits), strict=True))
+    for panel in run.profile.panels:
+        for split in splits[1:]:
+            run.keep(run.score("no_panel", split, panel, alone[split].texts), f"{panel}/{split}/no_panel")
+        run.keep(ideal_reader(run, panel, "test", alone), f"{panel}/test/ideal_reader")
+    return {panel: summary(run, panel) for panel in run.profile.panels}
+
+
+def answer_cases(run: Run, panel: str) -> None:
+    """Test and shifted cases by the trained policy, the untrained one and the vote of one panel, and the untrained bias sweep."""
     last = run.stages_that_fit(panel, run.profile.attending.recipe)[-1].name
     trained, untrained = run.policy(f"{panel}/{last}"), run.policy()
-    for split in [s for s in ("test", "shifted") if run.cases(s)]:
+    for split in (s for s in ("test", "shifted") if run.cases(s)):
         votes = [majority_vote(v) for v in run.panel(split, panel).tolist()]
         run.keep(run.choices("majority_vote", split, panel, votes), f"{panel}/{split}/majority_vote")
         run.keep(run.answer(trained, "trained", split, panel), f"{panel}/{split}/trained")
         run.keep(run.answer(untrained, "untrained_panel", split, panel), f"{panel}/{split}/untrained_panel")
-        run.keep(run.answer(untrained, "no_panel", split, panel, alone=True), f"{panel}/{split}/no_panel")
-    run.keep(ideal_reader(run, panel, "test"), f"{panel}/test/ideal_reader")
-    bias_sweep(run, panel)
-    return summary(run, panel)
+    bias_sweep(run, panel, "test")
 
 
-def bias_sweep(run: Run, panel: str) -> pd.DataFrame:
-    """The untrained policy on unanimous test cases, with a bias (nats) towards the panel added to its option scores.
+def bias_sweep(run: Run, panel: str, split: str) -> None:
+    """The untrained policy on the unanimous cases of a split, with a bias (nats) towards the panel added to its option scores.
 
     One row a case and bias: case_id, image_sha256, panel_right, bias, correct. Its points form the bias curve of the trust plane.
     """
-    rows = run.rows(f"{panel}/test/untrained_panel")
+    rows = run.rows(f"{panel}/{split}/untrained_panel")
     keep = np.flatnonzero(rows["unanimous"])
-    cases, options = run.cases("test"), run.panel("test", panel)[keep]
+    cases, options = run.cases(split), run.panel(split, panel)[keep]
     chosen, part = [cases[i] for i in keep], rows.iloc[keep]
     scores = option_scores(
         run.policy(), run.processor, run.table, chosen, part["department"].tolist(), options, part["text"].tolist(), run.profile
@@ -114,7 +130,13 @@ def bias_sweep(run: Run, panel: str) -> pd.DataFrame:
             "bias": bias, "correct": lean(scores, options, bias) == part["answer"].to_numpy(),
         }) for bias in BIASES
     ]  # fmt: skip
-    return run.keep(pd.concat(swept, ignore_index=True), f"{panel}/test/bias_sweep")
+    run.keep(pd.concat(swept, ignore_index=True), f"{panel}/{split}/bias_sweep")
+
+
+def swept_places(run: Run, panel: str, split: str) -> dict[float, tuple[float, float]]:
+    """Place (x, y) on the trust plane of the untrained policy at each bias of its sweep."""
+    swept = run.rows(f"{panel}/{split}/bias_sweep").groupby(["bias", "panel_right"])["correct"].mean().unstack()
+    return {float(bias): (float(x), float(y)) for bias, x, y in swept.reindex(columns=[True, False]).itertuples()}
 
 
 def trust(run: Run, panel: str) -> dict[str, Any]:
@@ -179,13 +201,18 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
     return paired_difference(left["correct"], right["correct"], left["image_sha256"])
 
 
-@functools.lru_cache(maxsize=8)
-def reader_inputs(run: Run, split: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What a reader can see, by case: features (n, d), answers (n,), option counts (n,), features of each option (n, slots, k).
+class Alone(NamedTuple):
+    """The cases of a split as the untrained policy sees them without a panel."""
 
-    Features: the frozen tower's, and the question. An option's features: its words, and the untrained policy's log-probability of
-    it from the image alone.
-    """
+    texts: list[str]  # its greedy answers
+    features: np.ndarray  # (n, d) float: those of the frozen tower, and the kind of question
+    answers: np.ndarray  # (n,) int
+    counts: np.ndarray  # (n,) int: options of each case
+    options: np.ndarray  # (n, slots, k) float: the words of each option, and the policy's log-probability of it
+
+
+def read_alone(run: Run, split: str) -> Alone:
+    """The untrained policy's answers from the picture alone, and what an ideal reader can see."""
     cases, departments, model = run.cases(split), run.routes(split), run.policy()
     pictures = image_features(model, run.processor, run.table, cases, run.profile)
     texts = answer(model, run.processor, run.table, cases, departments, None, run.profile, "reading alone")
@@ -199,33 +226,33 @@ def reader_inputs(run: Run, split: str) -> tuple[np.ndarray, np.ndarray, np.ndar
         options[i, range(len(case.options)), [words.index(o) for o in case.options]] = 1
         options[i, : len(case.options), -1] = scores[i] - np.logaddexp.reduce(scores[i])
     counts = np.array([len(c.options) for c in cases])
-    return np.hstack([pictures, asked]), np.array([c.answer for c in cases]), counts, options
+    return Alone(texts, np.hstack([pictures, asked]), np.array([c.answer for c in cases]), counts, options)
 
 
-def ideal_reader(run: Run, panel: str, split: str, with_panel: bool = True) -> pd.DataFrame:
+def ideal_reader(run: Run, panel: str, split: str, alone: dict[str, Alone], with_panel: bool = True) -> pd.DataFrame:
     """A classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom.
 
-    It is fitted on both draws of the panel, so that it learns how far to trust the panel and not what it said.
+    It is fitted on both draws of the panel, so that it learns how far to trust the panel and not what it said. ``alone``: by split.
     """
-    features, answers, counts, texts = (np.concatenate([part, part]) for part in reader_inputs(run, "train"))
+    features, answers, counts, texts = (np.concatenate([part, part]) for part in alone["train"][1:])
     draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)]) if with_panel else None
     ids = [c.case_id for c in run.cases("train")] * 2
     predict = fit_ideal_reader(features, draws, answers, counts, run.seed, texts, ids)
-    features, _, counts, texts = reader_inputs(run, split)
+    _, features, _, counts, texts = alone[split]
     options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts)
     return run.choices("ideal_reader" if with_panel else "image_only", split, panel, options.tolist())
 
 
-def headroom(run: Run, panel: str, split: str = "validation") -> dict[str, float]:
+def headroom(run: Run, panel: str, alone: dict[str, Alone], split: str = "validation") -> dict[str, float]:
     """What there is to learn, before any training of the attending: the design's gate, on validation cases."""
     cases, options = run.cases(split), run.panel(split, panel)
     answers = np.array([c.answer for c in cases])
     votes = run.choices("majority_vote", split, panel, [majority_vote(v) for v in options.tolist()])
     found = {
-        "majority_vote": votes, "image_only": ideal_reader(run, panel, split, with_panel=False),
-        "ideal_reader": ideal_reader(run, panel, split),
+        "majority_vote": votes, "image_only": ideal_reader(run, panel, split, alone, with_panel=False),
+        "ideal_reader": ideal_reader(run, panel, split, alone),
         "untrained_panel": run.answer(run.policy(), "untrained_panel", split, panel),
-        "no_panel": run.answer(run.policy(), "no_panel", split, panel, alone=True),
+        "no_panel": run.score("no_panel", split, panel, alone[split].texts),
     }  # fmt: skip
     level, united = bucket(options, answers), votes["unanimous"].to_numpy()
     numbers: dict[str, float] = {}
