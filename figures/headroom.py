@@ -24,7 +24,7 @@ def main() -> int:
     args = parser.parse_args()
     run = Run(ROOT / "runs" / "headroom")
     splits = ("train", "validation")
-    alone = dict(zip(splits, side_by_side(run, read_alone, splits), strict=True))
+    alone = dict(zip(splits, side_by_side(run, [(read_alone, s) for s in splits]), strict=True))
     found = {}
     for panel in run.profile.panels:
         found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel, alone)}

@@ -74,7 +74,7 @@ def attending_step(run: Run) -> None:
     """Train the recommended recipe on every panel, and note the policy's place on the trust plane after each stage."""
     fit = {panel: [s.name for s in run.stages_that_fit(panel, run.profile.attending.recipe)] for panel in run.profile.panels}
     run.update_results(stages=fit)
-    side_by_side(run, train_recipe, run.profile.panels)
+    side_by_side(run, [(train_recipe, panel) for panel in run.profile.panels])
 
 
 def train_recipe(run: Run, panel: str) -> None:
@@ -90,14 +90,14 @@ def train_recipe(run: Run, panel: str) -> None:
 
 def evaluation_step(run: Run) -> dict[str, dict[str, Any]]:
     """Answer the test and shifted cases with every live system, then write the summary of each panel."""
-    side_by_side(run, answer_cases, run.profile.panels)
-    splits = [s for s in ("train", "test", "shifted") if run.cases(s)]
-    alone = dict(zip(splits, side_by_side(run, read_alone, splits), strict=True))
-    for panel in run.profile.panels:
+    panels, splits = run.profile.panels, [s for s in ("train", "test", "shifted") if run.cases(s)]
+    found = side_by_side(run, [(answer_cases, p) for p in panels] + [(read_alone, s) for s in splits])
+    alone = dict(zip(splits, found[len(panels) :], strict=True))
+    for panel in panels:
         for split in splits[1:]:
             run.keep(run.score("no_panel", split, panel, alone[split].texts), f"{panel}/{split}/no_panel")
         run.keep(ideal_reader(run, panel, "test", alone), f"{panel}/test/ideal_reader")
-    return {panel: summary(run, panel) for panel in run.profile.panels}
+    return {panel: summary(run, panel) for panel in panels}
 
 
 def answer_cases(run: Run, panel: str) -> None:

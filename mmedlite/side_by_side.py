@@ -32,25 +32,33 @@ class _Named(io.TextIOBase):
         self.stream.flush()
 
 
-def _named(step: Callable[[Run, str], Any], run: Run, name: str) -> Any:
+Step = Callable[[Run, str], Any]  # of a run and the name of a panel or split
+
+
+def _named(step: Step, run: Run, name: str) -> Any:
     warnings.simplefilter("ignore")  # each process would repeat what the libraries warn of
     with contextlib.redirect_stderr(_Named(name, sys.stderr)):
         return step(run, name)
 
 
-def side_by_side(run: Run, step: Callable[[Run, str], Any], names: Sequence[str]) -> list[Any]:
-    """``step(run, name)`` for each name (a panel, a split), in their order; one after the other where there is a GPU.
+def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
+    """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU.
 
     Each process runs one thread, so that its numbers do not depend on how many cores there are.
 
     Raises:
-        Exception: what the first step to fail raised; the others are waited for.
+        Exception: what the first step to fail raised; those that have begun are waited for.
     """
     for panel in run.profile.panels:  # routes and opinions are settled before, by one process
         for split in (s for s in SPLITS if run.cases(s)):
             run.panel(split, panel)
     if torch.cuda.is_available():
-        return [step(run, name) for name in names]
-    at_once, spawn = min(len(names), os.cpu_count() or 1), multiprocessing.get_context("spawn")
+        return [step(run, name) for step, name in steps]
+    at_once, spawn = min(len(steps), os.cpu_count() or 1), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return [job.result() for job in [pool.submit(_named, step, run, name) for name in names]]
+        jobs = [pool.submit(_named, step, run, name) for step, name in steps]
+        try:
+            return [job.result() for job in jobs]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that wait for a process need not begin
+            raise

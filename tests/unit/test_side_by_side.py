@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,7 +46,7 @@ def fails(run: Any, name: str) -> None:
 
 def test_processes_of_one_thread_in_order(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what a process would take otherwise
-    names, pids, threads, settled = zip(*side_by_side(Stub(), told, ("a", "b")), strict=True)  # type: ignore[arg-type]
+    names, pids, threads, settled = zip(*side_by_side(Stub(), [(told, "a"), (told, "b")]), strict=True)  # type: ignore[arg-type]
     assert names == ("a", "b") and threads == (1, 1) and os.getpid() not in pids
     assert settled == (2 * (len(SPLITS) - 1),) * 2  # before the processes start, so that no two ask for one opinion
     err = capfd.readouterr().err
@@ -53,10 +55,24 @@ def test_processes_of_one_thread_in_order(capfd: pytest.CaptureFixture[str], mon
 
 def test_the_error_of_a_step_is_raised_as_it_was() -> None:
     with pytest.raises(InputError, match=r"no cases \(clinic\). Fix: draw some") as caught:
-        side_by_side(Stub(), fails, ("a", "b"))  # type: ignore[arg-type]
+        side_by_side(Stub(), [(fails, "a"), (fails, "b")])  # type: ignore[arg-type]
     assert caught.value.fix == "draw some"
 
 
 def test_one_after_the_other_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
-    assert [pid for _, pid, _, _ in side_by_side(Stub(), told, ("a", "b"))] == [os.getpid()] * 2  # type: ignore[arg-type]
+    assert [pid for _, pid, _, _ in side_by_side(Stub(), [(told, "a"), (told, "b")])] == [os.getpid()] * 2  # type: ignore[arg-type]
+
+
+def leaves_a_mark(run: Any, name: str) -> None:
+    """A step that takes a while and leaves a file."""
+    time.sleep(0.5)
+    Path(name).touch()
+
+
+def test_what_waits_does_not_begin_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    marks = [str(tmp_path / str(i)) for i in range(5)]
+    with pytest.raises(InputError):
+        side_by_side(Stub(), [(fails, "b"), *((leaves_a_mark, mark) for mark in marks)])  # type: ignore[arg-type]
+    assert not Path(marks[-1]).exists()
