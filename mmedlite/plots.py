@@ -100,8 +100,8 @@ def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path
         axes.set_ylabel("right where the panel is unanimous and wrong")
         if curve is not None:
             axes.plot(curve[:, 0], curve[:, 1], "--", color="0.35")
-            x, y = curve[len(curve) // 2]
-            axes.text(x - 0.02, y - 0.05, "untrained, bias varied", ha="right", color="0.25", fontstyle="italic")
+            x, y = curve[0]  # the end that is far from the dots
+            axes.text(x + 0.02, min(y + 0.03, 0.99), "untrained, bias varied", color="0.25", fontstyle="italic")
         for start, end in zip(xy[:-1], xy[1:], strict=True) if path else ():
             axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.2", "shrinkA": 6, "shrinkB": 6})
         floor = -1.0  # labels are pushed up until they are clear of the one below
@@ -109,7 +109,8 @@ def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path
             (x, y), name = xy[i], table.index[i]
             axes.plot(x, y, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
             floor, step = max(y - 0.015, floor + 0.055), -0.03 if x > 0.6 else 0.03
-            axes.text(x + step, floor, name, ha="right" if x > 0.6 else "left")
+            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # readable where it crosses the curve
+            axes.text(x + step, floor, name, ha="right" if x > 0.6 else "left", bbox=ground)
 
     return draw(paint, table, (5.2, 5.0)), "; ".join(said).replace(", +nan from the bias curve", "")
 
