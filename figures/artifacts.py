@@ -60,10 +60,16 @@ def open_seed(seed: int) -> Run:
     return run
 
 
+def has_triage(run: Run) -> bool:
+    """Has this run taken its triage step to the end?"""
+    file = run.folder / "results.json"
+    return file.exists() and "triage" in json.loads(file.read_text(encoding="utf-8"))
+
+
 def opinions() -> None:
     """Reference triage (seed 0), then all opinions: both panels, every split; the redraw for train and validation."""
     run = open_seed(SEEDS[0])
-    if not (run.folder / "adapters" / "triage").exists():
+    if not has_triage(run):
         triage_step(run)
     for split, draws in (("train", 2), ("validation", 2), ("test", 1), ("shifted", 1)):
         for panel in run.profile.panels:
@@ -81,7 +87,7 @@ def opinions() -> None:
 def seed_run(seed: int) -> Run:
     """Train triage and attending with one seed. Seed 0 takes every step of the demo; the others, for the bands, train the first panel only."""
     run = open_seed(seed)
-    if not (run.folder / "adapters" / "triage").exists():
+    if not has_triage(run):
         triage_step(run)
     if seed != SEEDS[0]:
         panel = run.profile.panels[0]
@@ -89,8 +95,7 @@ def seed_run(seed: int) -> Run:
             model = run.train_attending(panel, run.profile.attending.recipe, panel)
             run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
         return run
-    last = run.profile.attending.recipe[-1].name
-    if not all(run.has_own_rows(f"{panel}/validation/{last}") for panel in run.profile.panels):
+    if not all(run.has_own_rows(f"{panel}/validation/bias_sweep") for panel in run.profile.panels):
         attending_step(run)
     if not all(run.has_own_rows(f"{panel}/test/ideal_reader") for panel in run.profile.panels):
         evaluation_step(run)

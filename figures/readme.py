@@ -56,7 +56,8 @@ def block() -> str:
         found = json.loads(real.read_text(encoding="utf-8"))
         lines.append(
             f"\nReal pictures, naming the modality ({len(found['pictures'])} modalities, {found['n']} pictures, {found['folds']} folds by "
-            f"picture), macro recall: {found['base']:.3f} before training, {found['trained']:.3f} after; colour histogram "
+            f"picture), macro recall: {found['base']:.3f} before training, {found['trained']:.3f} after "
+            f"{found['warm_start']['steps']} supervised steps and {found['grpo']['steps']} of GRPO; colour histogram "
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
     timings = ROOT / "artifacts" / "timings.json"

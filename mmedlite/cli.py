@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +31,9 @@ def run(args: argparse.Namespace) -> int:
             attending_step(this)
             evaluation_step(this)
     except KeyboardInterrupt:
-        print(f"Stopped. Go on with: python -m mmedlite run --profile {args.profile} --out {folder}")
+        more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
+        given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
+        print(f"Stopped. Go on with: python -m mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}")
         return 130
     minutes = (time.time() - start) / 60
     this.update_results(minutes=round(minutes, 2), cpu_minutes=round(cpu_minutes(), 2), peak_memory_gib=round(peak.gib, 2))

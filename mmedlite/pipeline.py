@@ -27,7 +27,8 @@ from mmedlite.side_by_side import side_by_side
 
 # Baselines the trained policy has to beat (the vote, the same policy before training, training without the panel).
 RIVALS = ("majority_vote", "untrained_panel", "rl_no_panel")
-BIASES = (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)  # nats towards the panel, for the untrained bias curve
+# Nats towards the panel, for the untrained bias curve: fine where it bends, or its chords would lie far below it.
+BIASES = (-8.0, -4.0, *(i / 10 for i in range(-30, 11)), 2.0, 4.0, 8.0)
 
 
 def triage_step(run: Run) -> dict[str, Any]:
@@ -164,6 +165,12 @@ def best_single(run: Run, split: str, panel: str) -> pd.DataFrame:
     return run.choices("best_single", split, panel, run.panel(split, panel)[:, best].tolist())
 
 
+def shares(rows: dict[str, pd.DataFrame]) -> dict[str, Any]:
+    """Accuracy of each system and, as ``<name>_ci``, its 95 % interval."""
+    found = {name: accuracy(frame) for name, frame in rows.items()}
+    return {key: value for name, f in found.items() for key, value in ((name, f["mean"]), (f"{name}_ci", f["ci"]))}
+
+
 def summary(run: Run, panel: str) -> dict[str, Any]:
     """The numbers of one panel for results.json; systems that were not run are taken from the stored reference run."""
     live = ("trained", "majority_vote", "untrained_panel", "no_panel", "ideal_reader")
@@ -171,14 +178,10 @@ def summary(run: Run, panel: str) -> dict[str, Any]:
     rows = {name: run.rows(f"{panel}/test/{name}") for name in (*live, *stored) if run.has_rows(f"{panel}/test/{name}")}
     rows["best_single"] = best_single(run, "test", panel)
     numbers: dict[str, Any] = {"n": len(rows["trained"])}
-    for name, frame in rows.items():
-        found = accuracy(frame)
-        numbers |= {name: found["mean"], f"{name}_ci": found["ci"]}
-    numbers["by_difficulty"] = {
-        level: {name: accuracy(frame[frame["difficulty"] == level])["mean"] for name, frame in rows.items()}
-        for level in ("easy", "medium", "hard")
-    }
-    numbers["unanimous"] = {name: accuracy(frame[frame["unanimous"]])["mean"] for name, frame in rows.items()}
+    numbers |= shares(rows)
+    levels = {level: {n: f[f["difficulty"] == level] for n, f in rows.items()} for level in ("easy", "medium", "hard")}
+    numbers["by_difficulty"] = {level: shares(frames) for level, frames in levels.items()}
+    numbers["unanimous"] = shares({n: f[f["unanimous"]] for n, f in rows.items()})
     rivals = [r for r in RIVALS if r in rows]
     numbers["gains"] = {name: difference(rows["trained"], rows[name]) for name in rivals}
     numbers["unanimous_gain"] = difference(*(rows[n][rows[n]["unanimous"]] for n in ("trained", "majority_vote")))
@@ -189,9 +192,9 @@ def summary(run: Run, panel: str) -> dict[str, Any]:
     flips = flip_rate(rows["trained"])
     run.update_results(attending={panel: numbers}, flip={panel: flips}, trust={panel: trust(run, panel)})
     if panel == run.profile.panels[0] and run.cases("shifted"):
-        found = {n: accuracy(run.rows(f"{panel}/shifted/{n}")) for n in ("trained", "majority_vote", "untrained_panel")}
-        shifted = {"trained": found.pop("trained"), "best_baseline": max(found.values(), key=lambda f: float(f["mean"]))}
-        run.update_results(shifted={k: v for n, f in shifted.items() for k, v in ((n, f["mean"]), (f"{n}_ci", f["ci"]))})
+        moved = {n: run.rows(f"{panel}/shifted/{n}") for n in ("trained", "majority_vote", "untrained_panel")}
+        trained = moved.pop("trained")
+        run.update_results(shifted=shares({"trained": trained, "best_baseline": max(moved.values(), key=lambda f: accuracy(f)["mean"])}))
     return numbers
 
 

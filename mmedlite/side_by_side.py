@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +19,7 @@ import torch
 
 from mmedlite.cases import SPLITS
 from mmedlite.run import Run
+from mmedlite.specialists import LocalSpecialists
 
 
 class _Named(io.TextIOBase):
@@ -41,6 +44,18 @@ def _named(step: Step, run: Run, name: str) -> Any:
         return step(run, name)
 
 
+def _begin() -> None:
+    """Of each process: one thread; and it ends with the process that started it, however that ends."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)  # else it would train on, beside the run that takes its folder up
+
+
 def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU.
 
@@ -54,11 +69,17 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
             run.panel(split, panel)
     if torch.cuda.is_available():
         return [step(run, name) for step, name in steps]
+    run.specialists = LocalSpecialists(run.profile.specialists)  # not loaded: a loaded model cannot be sent to a process
     at_once, spawn = min(len(steps), os.cpu_count() or 1), multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(at_once, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(at_once, spawn, initializer=_begin) as pool:
         jobs = [pool.submit(_named, step, run, name) for step, name in steps]
         try:
             return [job.result() for job in jobs]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # those that wait for a process need not begin
+        except BaseException as error:
+            for job in jobs:  # those that wait for a process need not begin
+                job.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                time.sleep(2)  # one that heard Ctrl-C itself says what it keeps
+                for process in multiprocessing.active_children():
+                    process.terminate()
             raise

@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, sample
 from mmedlite.checks import BANDS
+from mmedlite.evaluation import above_curve, bias_curve, trust_plane
 from mmedlite.profiles import load_profile
 from mmedlite.provenance import code_sha256, weights_sha256
 from mmedlite.verify import changed_files
@@ -90,3 +92,16 @@ def test_real_pictures_reach_their_target(root: Path) -> None:
 def test_tracked_files_are_at_most_40_mb(root: Path) -> None:
     names = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout.split()
     assert sum((root / n).stat().st_size for n in names if (root / n).is_file()) <= 40e6
+
+
+@pytest.mark.parametrize("panel", ["diverse", "paper_like"])
+def test_the_bias_curve_is_fine_enough(root: Path, panel: str) -> None:
+    """The height above the curve does not hang on its grid: with half of the biases it stays. With whole nats it was 2.5 times as high."""
+    rows = root / "artifacts" / "reference" / "results" / panel / "test"
+    swept, trained = pd.read_parquet(rows / "bias_sweep.parquet"), pd.read_parquet(rows / "trained.parquet")
+    place = trust_plane(trained)
+    by_bias = [part for _, part in swept.groupby("bias")]
+    points = [tuple(part[part["panel_right"] == side]["correct"].mean() for side in (True, False)) for part in by_bias]
+    fine, half = above_curve(place, bias_curve(points)), above_curve(place, bias_curve(points[::2]))
+    whole = [point for point, part in zip(points, by_bias, strict=True) if part["bias"].iloc[0].is_integer()]
+    assert abs(fine - half) < 0.02 and above_curve(place, bias_curve(whole)) > fine + 0.1

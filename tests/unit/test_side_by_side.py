@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
 from mmedlite import side_by_side as module
 from mmedlite.cases import SPLITS
-from mmedlite.profiles import InputError
+from mmedlite.profiles import ROOT, InputError
 from mmedlite.side_by_side import side_by_side
 
 
@@ -22,13 +25,20 @@ class Stub:
     """What a step may ask of a run."""
 
     def __init__(self) -> None:
-        self.profile, self.settled = SimpleNamespace(panels=("a", "b")), []
+        self.profile, self.settled = SimpleNamespace(panels=("a", "b"), specialists=ROOT / "artifacts" / "specialists"), []
+        self.specialists = SimpleNamespace(_model=lambda: None)  # loaded: cannot be sent to another process
 
     def cases(self, split: str) -> list[str]:
         return [] if split == "shifted" else ["case"]
 
     def panel(self, split: str, name: str) -> None:
         self.settled.append((split, name))
+
+
+def sleeps(run: Any, name: str) -> None:
+    """A step that says which process it is and never ends."""
+    Path(name).write_text(str(os.getpid()))
+    time.sleep(600)
 
 
 def told(run: Any, name: str) -> tuple[str, int, int, int]:
@@ -76,3 +86,26 @@ def test_what_waits_does_not_begin_after_an_error(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InputError):
         side_by_side(Stub(), [(fails, "b"), *((leaves_a_mark, mark) for mark in marks)])  # type: ignore[arg-type]
     assert not Path(marks[-1]).exists()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_trains_on_when_the_first_process_ends(tmp_path: Path, root: Path, kind: signal.Signals) -> None:
+    marks = [tmp_path / "a", tmp_path / "b"]
+    code = f"""
+import sys
+if __name__ == "__main__":
+    sys.path.insert(0, {str(Path(__file__).parent)!r})
+    from test_side_by_side import Stub, side_by_side, sleeps
+    side_by_side(Stub(), [(sleeps, name) for name in {[str(m) for m in marks]!r}])
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    first = subprocess.Popen([sys.executable, str(script)], cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not all(m.exists() and m.read_text() for m in marks):
+        assert time.monotonic() < until and first.poll() is None
+        time.sleep(0.2)
+    first.send_signal(kind)  # to this process alone, as a job manager does
+    first.wait(30)
+    time.sleep(3)
+    assert not any(psutil.pid_exists(int(m.read_text())) for m in marks)
