@@ -23,7 +23,7 @@ from mmedlite.evaluation import (
 )
 from mmedlite.ideal_reader import fit_ideal_reader
 from mmedlite.run import Run
-from mmedlite.side_by_side import side_by_side
+from mmedlite.side_by_side import ask_panels, side_by_side
 
 # Baselines the trained policy has to beat (the vote, the same policy before training, training without the panel).
 RIVALS = ("majority_vote", "untrained_panel", "rl_no_panel")
@@ -54,12 +54,8 @@ def triage_step(run: Run) -> dict[str, Any]:
 
 def panel_step(run: Run) -> dict[str, Any]:
     """Ask the specialists about every split; bucket shares, error correlation and effective doctors of each panel."""
-    reports = {}
-    for name in run.profile.panels:
-        for split in ("train", "validation", "test", "shifted"):
-            if run.cases(split):
-                run.panel(split, name)
-        reports[name] = panel_report(run, "train", name)
+    ask_panels(run)
+    reports = {name: panel_report(run, "train", name) for name in run.profile.panels}
     run.update_results(panel=reports, opinions_asked=run.asked)
     return reports
 

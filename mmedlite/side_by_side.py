@@ -56,6 +56,13 @@ def _end_with_parent() -> None:
         os._exit(1)  # else it would train on, beside the run that takes its folder up
 
 
+def ask_panels(run: Run) -> None:
+    """Settle the routes and opinions of every panel and split that has cases; what is not stored is asked now."""
+    for panel in run.profile.panels:
+        for split in (s for s in SPLITS if run.cases(s)):
+            run.panel(split, panel)
+
+
 def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU.
 
@@ -64,9 +71,7 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     Raises:
         Exception: what the first step to fail raised; those that have begun are waited for.
     """
-    for panel in run.profile.panels:  # routes and opinions are settled before, by one process
-        for split in (s for s in SPLITS if run.cases(s)):
-            run.panel(split, panel)
+    ask_panels(run)  # before, by one process: no two ask for the same opinion
     if torch.cuda.is_available():
         return [step(run, name) for step, name in steps]
     run.specialists = LocalSpecialists(run.profile.specialists)  # not loaded: a loaded model cannot be sent to a process
