@@ -34,7 +34,7 @@ from data_prep.tiny_model import IMAGE_TOKENS, WIDTH, build_model, build_process
 from mmedlite.models import ImageProcessorOnly, new_adapter
 from mmedlite.profiles import DEPARTMENTS, ROOT, InputError, Lora
 from mmedlite.prompts import message
-from mmedlite.provenance import weights_sha256
+from mmedlite.provenance import models_sha256, weights_sha256
 
 BASE_SEED = 500_000_000  # first phantom seed of the recipe; splits use seeds far below
 
@@ -259,5 +259,7 @@ def main(args: argparse.Namespace) -> int:
         make_policy(out / "policy", work)
     if args.part in ("specialists", "all"):
         make_specialists(out / "specialists", work)
+    if args.part == "all":  # of one part alone, the other may still be of an older recipe
+        (out / "recipe.json").write_text(json.dumps({"sources_sha256": models_sha256()}) + "\n", encoding="utf-8")
     print(f"Done in {(time.time() - start) / 60:.1f} minutes")
     return 0

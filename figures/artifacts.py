@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import nbformat
@@ -21,13 +22,15 @@ from nbclient import NotebookClient
 from figures import cards, readme
 from mmedlite.checks import BANDS, make_band
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager
-from mmedlite.evaluation import wilson
-from mmedlite.pipeline import attending_step, evaluation_step, summary, triage_step
-from mmedlite.profiles import DEPARTMENTS, ROOT, Stage
+from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
+from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.rewards import format_reward
-from mmedlite.run import OPINIONS, REFERENCE, Run
+from mmedlite.run import Run
+from mmedlite.run_folder import RunFolder
+from mmedlite.side_by_side import Step, side_by_side
 from mmedlite.store import OpinionStore, request_key
-from mmedlite.triage import route, routing_accuracy
+from mmedlite.summary import triage_numbers
+from mmedlite.triage import route
 from mmedlite.verify import write_manifest
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -62,8 +65,7 @@ def open_seed(seed: int) -> Run:
 
 def has_triage(run: Run) -> bool:
     """Has this run taken its triage step to the end?"""
-    file = run.folder / "results.json"
-    return file.exists() and "triage" in json.loads(file.read_text(encoding="utf-8"))
+    return "triage" in run.results()
 
 
 def opinions() -> None:
@@ -79,27 +81,44 @@ def opinions() -> None:
     some = [c for d in DEPARTMENTS for c in [c for c in run.cases("test") if c.specialty == d][:EACH_LOOK]]
     for department in DEPARTMENTS:
         run.panel_for(some, [department] * len(some), run.profile.panels[0])
-    if run.asked:
-        run.store.pack(OPINIONS / "opinions.parquet")
-    print(f"{len(OpinionStore(OPINIONS)):,} opinions stored")
+    if run.store.rows.keys() - OpinionStore(RunFolder.opinions).rows.keys():
+        run.store.pack(RunFolder.opinions / "opinions.parquet")
+    print(f"{len(OpinionStore(RunFolder.opinions)):,} opinions stored")
 
 
-def seed_run(seed: int) -> Run:
-    """Train triage and attending with one seed. Seed 0 takes every step of the demo; the others, for the bands, train the first panel only."""
-    run = open_seed(seed)
-    if not has_triage(run):
-        triage_step(run)
-    if seed != SEEDS[0]:
-        panel = run.profile.panels[0]
-        if not run.has_own_rows(f"{panel}/test/trained"):
-            model = run.train_attending(panel, run.profile.attending.recipe, panel)
-            run.keep(run.answer(model, "trained", "test", panel), f"{panel}/test/trained")
-        return run
+def reference_run() -> Run:
+    """Every step of the demo, with seed 0."""
+    run = open_seed(SEEDS[0])
+    panel_step(run)
     if not all(run.has_own_rows(f"{panel}/validation/bias_sweep") for panel in run.profile.panels):
         attending_step(run)
-    if not all(run.has_own_rows(f"{panel}/test/ideal_reader") for panel in run.profile.panels):
+    if not all(run.has_own_rows(f"{panel}/test/best_single") for panel in run.profile.panels):
         evaluation_step(run)
     return run
+
+
+def band_seed(_: Run, seed: str) -> None:
+    """Triage and the attending of every panel with another seed, for the bands."""
+    run = open_seed(int(seed))
+    if not has_triage(run):
+        triage_step(run)
+    for panel in run.profile.panels:
+        if not run.has_own_rows(f"{panel}/test/trained"):
+            model = run.train_attending(panel, run.profile.attending.recipe, panel)
+            run.keep(run.answer(model.merge_and_unload(), "trained", "test", panel), f"{panel}/test/trained")
+
+
+def keep_answers(run: Run, model: Any, system: str, panel: str, alone: bool = False) -> None:
+    """The test cases answered by a policy: greedy, and for the figure beside it sampled at T = 1."""
+    model = model.merge_and_unload()
+    run.keep(run.answer(model, system, "test", panel, alone=alone, temperature=1.0), f"{panel}/test_sampled/{system}")
+    run.keep(run.answer(model, system, "test", panel, alone=alone), f"{panel}/test/{system}")
+
+
+def sft(run: Run, panel: str) -> None:
+    """SFT on the same prompts and cases, as many updates as the recipe has."""
+    if not run.has_own_rows(f"{panel}/test/sft"):
+        keep_answers(run, run.train_sft(panel, sum(s.steps for s in run.profile.attending.recipe)), "sft", panel)
 
 
 def paper_schedule(run: Run, panel: str) -> None:
@@ -107,54 +126,68 @@ def paper_schedule(run: Run, panel: str) -> None:
     name, stages = f"{panel}_paper_schedule", run.profile.attending.paper_schedule
     if run.has_own_rows(f"{panel}/validation/paper_{stages[-1].name}"):
         return
-    model = run.train_attending(panel, stages, name)
-    run.keep(run.answer(model, "paper_schedule", "test", panel), f"{panel}/test/paper_schedule")
+    keep_answers(run, run.train_attending(panel, stages, name), "paper_schedule", panel)
     for stage in stages:
         rows = run.answer(run.policy(f"{name}/{stage.name}"), stage.name, "validation", panel)
         run.keep(rows, f"{panel}/validation/paper_{stage.name}")
 
 
-def replays(run: Run) -> None:
-    """What the demo replays: the schedule as printed, RL without panel, SFT, and the controls, for seed 0."""
-    profile = run.profile
-    recipe, first = profile.attending.recipe, profile.panels[0]
-    for panel in profile.panels:
-        if not run.has_own_rows(f"{panel}/test/sft"):
-            model = run.train_sft(panel, sum(s.steps for s in recipe))
-            run.keep(run.answer(model, "sft", "test", panel), f"{panel}/test/sft")
-        paper_schedule(run, panel)
-    if not run.has_own_rows(f"{first}/test/rl_no_panel"):
-        rate = profile.attending.no_panel_learning_rate
-        model = run.train_attending(first, profile.attending.no_panel, "rl_no_panel", with_panel=False, learning_rate=rate)
-        texts = run.answer(model, "rl_no_panel", "test", first, alone=True)["text"].tolist()
-        for panel in profile.panels:
-            run.keep(run.score("rl_no_panel", "test", panel, texts), f"{panel}/test/rl_no_panel")
-    off = tuple(Stage(s.name, s.buckets, s.steps, tuple(0.0 for _ in s.gamma), s.beta) for s in recipe)
-    controls: dict[str, tuple[Any, dict[str, Any]]] = {
-        "entropy_off": (off, {}),
-        "random_reward": (recipe, {"rewards": (format_reward, random_reward)}),
-        "redraw": (recipe, {"redraw": True}),
+def rl_no_panel(run: Run, panel: str) -> None:
+    """The same budget without the panel in the prompt; its answers stand beside every panel."""
+    if not run.has_own_rows(f"{run.profile.panels[-1]}/test_sampled/rl_no_panel"):  # written last
+        profile = run.profile.attending
+        model = run.train_attending(panel, profile.no_panel, "rl_no_panel", with_panel=False, learning_rate=profile.no_panel_learning_rate)
+        keep_answers(run, model, "rl_no_panel", panel, alone=True)
+        for kind in ("test", "test_sampled"):
+            texts = run.rows(f"{panel}/{kind}/rl_no_panel")["text"].tolist()
+            for name in run.profile.panels[1:]:
+                run.keep(run.score("rl_no_panel", "test", name, texts), f"{name}/{kind}/rl_no_panel")
+
+
+def control(run: Run, name: str) -> None:
+    """A control of the recipe on the first panel: ``entropy_off``, ``random_reward`` or ``redraw``."""
+    panel, recipe = run.profile.panels[0], run.profile.attending.recipe
+    if run.has_own_rows(f"{panel}/test/{name}"):
+        return
+    changes: dict[str, dict[str, Any]] = {
+        "entropy_off": {"stages": tuple(replace(s, gamma=tuple(0.0 for _ in s.gamma)) for s in recipe)},
+        "random_reward": {"rewards": (format_reward, random_reward)},
+        "redraw": {"redraw": True},
     }
-    for name, (stages, change) in controls.items():
-        if not run.has_own_rows(f"{first}/test/{name}"):
-            model = run.train_attending(first, stages, name, **change)
-            run.keep(run.answer(model, name, "test", first), f"{first}/test/{name}")
-    if "random_reward_ci" not in json.loads((run.folder / "results.json").read_text(encoding="utf-8"))["triage"]:
-        model = run.train_triage("triage_random_reward", rewards=(format_reward, random_reward))
-        routes = route(model, run.processor, run.table, run.cases("test"), profile)
-        share, n = routing_accuracy(routes, run.cases("test")), len(run.cases("test"))
-        run.update_results(triage={"random_reward": share, "random_reward_ci": list(wilson(round(share * n), n))})
-    for panel in profile.panels:
-        summary(run, panel)
+    model = run.train_attending(panel, **{"stages": recipe, "name": name, **changes[name]})
+    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+
+
+def untrained_sampled(run: Run, panel: str) -> None:
+    """The untrained policy at T = 1, with the panel and alone."""
+    for system, alone in (("untrained_panel", False), ("no_panel", True)):
+        if not run.has_own_rows(f"{panel}/test_sampled/{system}"):
+            run.keep(run.answer(run.policy(), system, "test", panel, alone=alone, temperature=1.0), f"{panel}/test_sampled/{system}")
+
+
+def random_triage(run: Run, name: str) -> None:
+    """Triage trained on random reward."""
+    if not run.has_own_rows(name):
+        model, cases = run.train_triage(name, rewards=(format_reward, random_reward)), run.cases("test")
+        run.keep(routed("random_reward", cases, route(model, run.processor, run.table, cases, run.profile)), name)
+
+
+def replays(run: Run) -> list[tuple[Step, str]]:
+    """What the demo replays from seed 0: the schedule as printed, RL without panel, SFT and the controls."""
+    panels = run.profile.panels
+    return [
+        *((step, p) for step in (paper_schedule, sft, untrained_sampled) for p in panels), (rl_no_panel, panels[0]),
+        *((control, name) for name in ("entropy_off", "random_reward", "redraw")), (random_triage, "triage_random_reward"),
+    ]  # fmt: skip
 
 
 def bands(runs: list[Run]) -> None:
     """Bands from the five seeds, with the untrained policy and the controls that must fall outside."""
     first = runs[0]
-    zero = json.loads((first.folder / "results.json").read_text(encoding="utf-8"))
+    zero = first.results()
     made: dict[str, Any] = {"source": "figures/artifacts.py", "code": first.facts["code"], "config": first.facts["config_sha256"],
                             "cases_sha256": first.facts["cases_sha256"]}  # fmt: skip
-    triage = {r.seed: json.loads((r.folder / "results.json").read_text(encoding="utf-8"))["triage"]["trained"] for r in runs}
+    triage = {r.seed: r.results()["triage"]["trained"] for r in runs}
     control = {"untrained": zero["triage"]["base"], "random_reward": zero["triage"]["random_reward"]}
     found = {"triage_accuracy": make_band(triage, zero["triage"]["n"], control, **made)}
 
@@ -165,21 +198,22 @@ def bands(runs: list[Run]) -> None:
         n = int(keep(rows[first.seed]).sum())
         found[name] = make_band(shares, n, {c: float(r[keep(r)]["correct"].mean()) for c, r in rivals.items()}, **made)
 
-    panel = first.profile.panels[0]
-    band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel", "majority_vote")
-    band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel", "majority_vote")
+    for panel in first.profile.panels:
+        band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel", "majority_vote")
+        band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel", "majority_vote")
     BANDS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def ship(run: Run) -> None:
     """Copy what is replayed to artifacts/reference: result rows, logs, adapters, routes, results.json."""
-    shutil.rmtree(REFERENCE, ignore_errors=True)
+    reference = RunFolder.reference
+    shutil.rmtree(reference, ignore_errors=True)
     trained = [f"adapters/{name}" for name in ("triage", *run.profile.panels)]  # of the replayed runs, rows and logs are enough
     for name in ("results", "logs", "routes", *trained):
-        shutil.copytree(run.folder / name, REFERENCE / name)
+        shutil.copytree(run.folder / name, reference / name)
     for name in ("results.json", "run.json"):
-        shutil.copy(run.folder / name, REFERENCE / name)
-    for card in REFERENCE.rglob("README.md"):  # PEFT's empty model cards
+        shutil.copy(run.folder / name, reference / name)
+    for card in reference.rglob("README.md"):  # PEFT's empty model cards
         card.unlink()
 
 
@@ -212,15 +246,18 @@ def main() -> None:
     models_and_cases()
     opinions()
     subprocess.run([sys.executable, "-m", "figures.headroom"], cwd=ROOT, check=True)  # no training in a world that is not fit
-    runs = [seed_run(seed) for seed in SEEDS]
-    replays(runs[0])
-    bands(runs)
-    ship(runs[0])
+    zero = reference_run()
+    side_by_side(zero, [*((band_seed, str(seed)) for seed in SEEDS[1:]), *replays(zero)])
+    zero.update_results(triage=triage_numbers(zero))  # with the random-reward control
+    for panel in zero.profile.panels:
+        summary(zero, panel)
+    bands([zero, *(open_seed(seed) for seed in SEEDS[1:])])
+    ship(zero)
     cards.main()
-    write_manifest(ROOT / "artifacts", runs[0].facts)
+    write_manifest(ROOT / "artifacts", zero.facts)
     store_notebooks()
     readme.main()
-    write_manifest(ROOT / "artifacts", runs[0].facts)  # again, with the minutes the notebooks took
+    write_manifest(ROOT / "artifacts", zero.facts)  # again, with the minutes the notebooks took
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmedlite.checks import BANDS
 from mmedlite.profiles import ROOT
-from mmedlite.run import REFERENCE
+from mmedlite.run_folder import RunFolder
 
 START, END = "<!-- results: filled by `python -m figures.readme` -->\n", "<!-- /results -->"
 NAMES = {
@@ -27,7 +27,7 @@ def _cell(numbers: dict[str, Any], name: str) -> str:
 
 def block() -> str:
     """The results as Markdown."""
-    results = json.loads((REFERENCE / "results.json").read_text(encoding="utf-8"))
+    results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
     triage, attending = results["triage"], results["attending"]
     panels = list(attending)
     n = attending[panels[0]]["n"]
@@ -39,7 +39,8 @@ def block() -> str:
         "|---|" + "---|" * len(panels),
     ]
     lines += [f"| {title} | " + " | ".join(_cell(attending[p], key) for p in panels) + " |" for key, title in NAMES.items()]
-    lines.append("")
+    sampled = ", ".join(f"{_cell(attending[p]['sampled'], 'trained')} ({p})" for p in panels)
+    lines.append(f"\nThe recommended recipe at T = 1, one sample a case: {sampled}.\n")
     for panel in panels:
         gain, unanimous, trust = attending[panel]["gain"], attending[panel]["unanimous_gain"], results["trust"][panel]
         lines.append(

@@ -90,6 +90,26 @@ def expect(name: str, value: float, n: int | None = None, run: str | Path | None
     _report(status, name, line, run, record)
 
 
+def banded(results: Mapping[str, Any]) -> dict[str, tuple[float, int | None]]:
+    """The numbers of results.json that have bands, by the band's name: value and cases measured (None: the band's)."""
+    numbers = {"triage_accuracy": (results["triage"]["trained"], results["triage"]["n"])}
+    for panel, found in results["attending"].items():
+        numbers[f"attending_{panel}_trained"] = (found["trained"], found["n"])
+        numbers[f"unanimous_{panel}_trained"] = (found["unanimous"]["trained"], None)
+    return numbers
+
+
+def expect_all(results: Mapping[str, Any], facts: Mapping[str, Any], run: str | Path) -> None:
+    """``expect`` every number of a run's results.json whose band was made with the same settings and cases."""
+    bands = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
+    for name, (value, n) in banded(results).items():
+        made = bands.get(name, {"config": None, "cases_sha256": None})
+        if (made["config"], made["cases_sha256"]) == (facts["config_sha256"], facts["cases_sha256"]):
+            expect(name, value, n, run)
+        else:
+            print(f"no band {name}: none was made with these settings and cases")
+
+
 def check(name: str, condition: bool, hint: str, run: str | Path | None = None) -> None:
     """Print one PASS or FAIL line for a yes/no fact; ``hint`` names the likely mistake and the next step."""
     status = "PASS" if condition else "FAIL"
@@ -100,6 +120,19 @@ def check(name: str, condition: bool, hint: str, run: str | Path | None = None) 
         run,
         {"value": bool(condition), "band": None, "n": None},
     )
+
+
+def tally(folder: Path) -> list[dict[str, Any]]:
+    """The last record of each check of a run folder: name, status ("pass", "watch" or "fail"), value, band, n."""
+    file = folder / "checks.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return list({row["name"]: row for row in map(json.loads, filter(None, lines))}.values())
+
+
+def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """{"passed", "failed"} of the records of :func:`tally`; "watch" (better than the band) is a pass."""
+    failed = sum(row["status"] == "fail" for row in rows)
+    return {"passed": len(rows) - failed, "failed": failed}
 
 
 def _report(status: str, name: str, line: str, run: str | Path | None, record: Mapping[str, Any]) -> None:

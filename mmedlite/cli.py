@@ -15,13 +15,18 @@ from mmedlite.profiles import ROOT, InputError, load_profile
 
 
 def run(args: argparse.Namespace) -> int:
-    """The pipeline without notebooks: triage, panels, attending, evaluation; results in one run folder."""
+    """The pipeline without notebooks: triage, panels, attending, evaluation, bands; results in one run folder."""
+    import torch
+
+    from mmedlite.checks import count, expect_all, tally
     from mmedlite.demo import PeakMemory, cpu_minutes
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
     from mmedlite.run import Run
     from mmedlite.verify import write_manifest
 
     start = time.time()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # as in the demo: the same numbers on any number of cores
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
     this = Run(folder, args.profile, args.cases, args.seed, args.replay)
     try:
@@ -37,9 +42,13 @@ def run(args: argparse.Namespace) -> int:
         return 130
     minutes = (time.time() - start) / 60
     this.update_results(minutes=round(minutes, 2), cpu_minutes=round(cpu_minutes(), 2), peak_memory_gib=round(peak.gib, 2))
+    print(json.dumps(this.results(), indent=1))
+    expect_all(this.results(), this.facts, folder)
+    done = count(tally(folder))
+    this.update_results(checks=done)
     write_manifest(folder, this.facts)
-    print(json.dumps(json.loads((folder / "results.json").read_text(encoding="utf-8")), indent=1))
-    return 0
+    print(f"{done['passed']} checks passed, {done['failed']} failed")
+    return int(done["failed"] > 0)
 
 
 def answers(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ import psutil
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import AsyncKernelManager
 
+from mmedlite.checks import count, tally
 from mmedlite.profiles import ROOT, InputError, load_profile
 
 NOTEBOOKS = (
@@ -152,18 +153,6 @@ def execute(name: str, run: Path, title: str) -> str:
     return ""
 
 
-def tally(run: Path) -> tuple[int, int]:
-    """(passed, failed) over the last row of each check; "watch" (better than the band) is a pass, and is named."""
-    file = run / "checks.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    rows = {row["name"]: row for row in map(json.loads, filter(None, lines))}
-    for row in rows.values():
-        if row["status"] != "pass":
-            print(f"{row['status']:5} {row['name']}: {row['value']} against the band {row['band']}")
-    failed = sum(row["status"] == "fail" for row in rows.values())
-    return len(rows) - failed, failed
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the demo; 0 if every check passed, 1 if one failed or a notebook raised, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m mmedlite.demo", description=__doc__)
@@ -216,7 +205,11 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
 
-    passed, failed = tally(run)
+    rows = tally(run)
+    for row in (r for r in rows if r["status"] != "pass"):
+        print(f"{row['status']:5} {row['name']}: {row['value']} against the band {row['band']}")
+    counted = count(rows)
+    passed, failed = counted["passed"], counted["failed"]
     state["finished"] = not problem
     if problem:
         failed += 1
@@ -229,7 +222,8 @@ def main(argv: list[str] | None = None) -> int:
     for key in ("minutes", "cpu_minutes"):
         results[key] = round(sum(part[key] for part in done.values()), 2)
     results["peak_memory_gib"] = round(max((part["peak_memory_gib"] for part in done.values()), default=0.0), 2)
-    results["checks"] = {"passed": passed, "failed": failed}
+    if not problem:  # of a demo cut short they would be out of date as soon as it goes on
+        results["checks"] = counted
     save(file, results)
     print(f"{passed} checks passed, {failed} failed")
     return int(failed > 0)

@@ -38,6 +38,12 @@ def accuracy(df: pd.DataFrame) -> dict[str, Any]:
     return {"mean": k / n if n else float("nan"), "ci": list(wilson(k, n)), "n": n}
 
 
+def shares(rows: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Accuracy of each named table and, as ``<name>_ci``, its 95 % interval."""
+    found = {name: accuracy(frame) for name, frame in rows.items()}
+    return {key: value for name, f in found.items() for key, value in ((name, f["mean"]), (f"{name}_ci", f["ci"]))}
+
+
 def by_group(df: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
     """``accuracy`` for each value of ``column``, in sorted order."""
     return {str(value): accuracy(part) for value, part in df.groupby(column, sort=True)}
@@ -117,6 +123,14 @@ def effective_doctors(rho: float, e: int = 3) -> float:
     return e / max(1 + (e - 1) * rho, 1e-12)
 
 
+def panel_columns(votes: Sequence[int], answer: int) -> dict[str, Any]:
+    """What a Result row says of its case's panel ([] where none was asked): difficulty, unanimous, panel_vote."""
+    return {
+        "difficulty": str(bucket(np.array([votes]), np.array([answer]))[0]) if len(votes) else "",
+        "unanimous": len(set(votes)) == 1 and bool(votes[0] >= 0), "panel_vote": majority_vote(votes),
+    }  # fmt: skip
+
+
 def result_row(
     case: Case, votes: Sequence[int], option: int | None, *, system: str, seed: int, panel: str, department: str,
     text: str = "", reason: str | None = None,
@@ -127,24 +141,8 @@ def result_row(
         "system": system, "case_id": case.case_id, "image_sha256": case.image_sha256s[0], "seed": seed,
         "split": case.split, "panel": panel, "text": text, "option": chosen, "reason": reason or "",
         "n_options": len(case.options), "answer": case.answer, "correct": chosen == case.answer,
-        "difficulty": str(bucket(np.array([votes]), np.array([case.answer]))[0]) if len(votes) else "",
-        "unanimous": len(set(votes)) == 1 and bool(votes[0] >= 0), "department": department,
-        "question_type": case.question_type, "panel_vote": majority_vote(votes),
+        **panel_columns(votes, case.answer), "department": department, "question_type": case.question_type,
     }  # fmt: skip
-
-
-def vote_results(cases: Iterable[Case], opinions: pd.DataFrame, panel: str, seed: int = 0, samples: Sequence[int] = PANEL) -> pd.DataFrame:
-    """Result rows of the majority vote; ``opinions``: the rows of one panel, one department a case."""
-    votes = panel_votes(opinions, samples)
-    departments = opinions.groupby("case_id")["department"].first()
-    rows = []
-    for case in cases:
-        if case.case_id not in votes.index:
-            raise InputError("no opinion", f"case {case.case_id}", "ask the specialists about every case first")
-        said = [int(vote) for vote in votes.loc[case.case_id]]
-        fixed = {"system": "majority_vote", "seed": seed, "panel": panel, "department": departments[case.case_id]}
-        rows.append(result_row(case, said, majority_vote(said), **fixed))
-    return pd.DataFrame(rows)
 
 
 # Trust plane
@@ -155,11 +153,11 @@ def trust_plane(df: pd.DataFrame) -> tuple[float, float, int, int]:
     return over["mean"], under["mean"], over["n"], under["n"]
 
 
-def flip_rate(df: pd.DataFrame) -> dict[str, float]:
-    """How often a system answers something else than a unanimous panel that is right, and one that is wrong."""
+def flip_rate(df: pd.DataFrame) -> dict[str, Any]:
+    """How often a system answers something else than a unanimous panel: "panel_right", "panel_wrong" and their intervals."""
     united, right = df["unanimous"].astype(bool), df["panel_vote"] == df["answer"]
-    flips = (df["option"] >= 0) & (df["option"] != df["panel_vote"])  # no answer is no contradiction
-    return {"panel_right": float(flips[united & right].mean()), "panel_wrong": float(flips[united & ~right].mean())}
+    flips = df.assign(correct=(df["option"] >= 0) & (df["option"] != df["panel_vote"]))  # no answer is no contradiction
+    return shares({"panel_right": flips[united & right], "panel_wrong": flips[united & ~right]})
 
 
 def bias_curve(points: Iterable[Sequence[float]]) -> np.ndarray:

@@ -27,6 +27,7 @@ from trl import GRPOConfig, GRPOTrainer
 from mmedlite import prompt_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
+from mmedlite.provenance import code_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
 
 Reward = Callable[..., list[float]]
@@ -181,8 +182,8 @@ def train(
     micro = per_step * settings.generations // settings.gradient_accumulation
     ids = processor.tokenizer.convert_tokens_to_ids
     on_gpu = torch.cuda.is_available()
-    # A checkpoint of another seed, recipe or case order is not taken up: its folder bears another name.
-    plan = [seed, learning_rate, asdict(settings), [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]]
+    # A checkpoint of other code, another seed, recipe or case order is not taken up: its folder bears another name.
+    plan = [code_sha256(), seed, learning_rate, asdict(settings), [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]]
     checkpoints = out / f"checkpoints-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]}"
     config = GRPOConfig(
         output_dir=str(checkpoints), per_device_train_batch_size=micro, num_generations=settings.generations,
@@ -193,7 +194,7 @@ def train(
         generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
-        save_strategy="steps", save_steps=max(10, steps // 4), save_total_limit=1,
+        save_strategy="steps", save_steps=10, save_total_limit=1,
     )  # fmt: skip
     data = Dataset.from_list([
         {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows

@@ -42,15 +42,27 @@ class ImageProcessorOnly(Qwen2_5_VLProcessor):
 
 
 def load_processor(folder: str | Path) -> ImageProcessorOnly:
-    """Read image processor, tokenizer and chat template of a Qwen2.5-VL checkpoint folder; left padding, as generation needs."""
+    """Read image processor, tokenizer and chat template of a Qwen2.5-VL checkpoint folder; left padding, as generation needs.
+
+    Raises:
+        InputError: one of its files is missing or damaged.
+    """
     folder = Path(folder)
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    image = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        image = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    except Exception as error:
+        what = f"cannot read tokenizer or image processor: {error}"
+        raise InputError(what, str(folder), "restore the folder from git, or run `make artifacts`") from error
     return ImageProcessorOnly(image_processor=image, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
 
 
 def resolve(path: str | Path) -> Path:
-    """A path of a profile: absolute, or relative to the repository."""
+    """A path of a profile: absolute, or relative to the repository.
+
+    Raises:
+        InputError: there is no such folder.
+    """
     full = Path(path) if Path(path).is_absolute() else ROOT / path
     if not full.exists():
         raise InputError("no such model folder", str(full), "run `make artifacts`, or name an existing checkpoint in the profile")

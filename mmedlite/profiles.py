@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,9 @@ def _check(profile: Profile, file: Path) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise InputError(f"'{name}' is {value}, not above 0", f"{file}, field {name}", "write a number above 0")
+    for name, value in {"seed": profile.seed, "eval_cases": profile.eval_cases, "triage.cases": profile.triage.cases}.items():
+        if value < 0:
+            raise InputError(f"'{name}' is {value}, below 0", f"{file}, field {name}", "write 0 or a number above it")
     if g.prompts_per_step * g.generations % g.gradient_accumulation:
         raise InputError(
             f"an update of {g.prompts_per_step} prompts x {g.generations} generations cannot be cut into "
@@ -183,8 +187,12 @@ def _check(profile: Profile, file: Path) -> None:
         if given - known:
             raise InputError(f"'{name}' names {sorted(given - known)}", f"{file}, field {name}", f"use {', '.join(sorted(known))}")
     for part in ("recipe", "paper_schedule", "no_panel"):
+        names = [stage.name for stage in getattr(profile.attending, part)]
         for i, stage in enumerate(getattr(profile.attending, part)):
             where = f"{file}, field attending.{part}[{i}]"
+            if names.count(stage.name) > 1 or not re.fullmatch(r"\w+", stage.name):  # it names files
+                what = f"stage name '{stage.name}' is used twice, or is not of letters, digits and _"
+                raise InputError(what, where, "give each stage a short name of its own")
             if not len(stage.buckets) == len(stage.gamma) == len(stage.beta):
                 raise InputError(
                     f"stage '{stage.name}' has {len(stage.buckets)} buckets, {len(stage.gamma)} gammas, {len(stage.beta)} betas",

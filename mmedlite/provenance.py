@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,27 @@ import numpy as np
 from mmedlite.profiles import ROOT
 
 # The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
-DECIDING = ("prompts", "answers", "rewards", "prompt_once", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending")
+DECIDING = (
+    *("prompts", "rewards", "prompt_once", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending"),
+    *("ideal_reader", "run", "pipeline"),
+)  # evaluation and summary are not: verify follows rows and numbers again from texts, cases and opinions
 
 
 def code_sha256() -> str:
     """Hash of the sources that decide a number."""
-    files = [f for name in DECIDING for f in sorted((ROOT / "mmedlite").glob(f"{name}*")) if f.suffix == ".py"]
+    files = [ROOT / "mmedlite" / f"{name}.py" for name in DECIDING]
     files += sorted((ROOT / "mmedlite" / "answers").glob("*.*"))
     files += [ROOT / "data_prep" / "drawing.py", ROOT / "data_prep" / "phantoms.py"]
+    return _sources_sha256(files)
+
+
+def models_sha256() -> str:
+    """Hash of the sources that made the tiny models; ``data_prep tiny_base`` writes it beside them."""
+    names = ("tiny_base", "tiny_model", "tiny_examples", "departments", "drawing", "phantoms")
+    return _sources_sha256([ROOT / "data_prep" / f"{name}.py" for name in names])
+
+
+def _sources_sha256(files: Sequence[Path]) -> str:
     return hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in files)).hexdigest()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
+import importlib.util
 import json
 import os
 import shutil
@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +33,12 @@ from mmedlite.models import load_adapter, load_policy, load_processor, new_adapt
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
 from mmedlite.provenance import code_sha256, no_nan, weights_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
+from mmedlite.run_folder import RunFolder
 from mmedlite.specialists import LocalSpecialists, panel_options
 from mmedlite.store import OpinionStore
 
-REFERENCE = ROOT / "artifacts" / "reference"
-OPINIONS = ROOT / "artifacts" / "opinions"
 
-
-class Run:
+class Run(RunFolder):
     """One run: its profile, case table, store of opinions and folder.
 
     Args:
@@ -49,105 +46,76 @@ class Run:
         seed: training seed; the profile's by default. replay: raise on an opinion that is not stored instead of asking for it.
 
     Raises:
-        InputError: unknown profile, bad case table, missing model; before any training starts.
+        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on; before any training starts.
     """
 
     def __init__(
         self, folder: Path | str, profile: str = "tiny", cases: Path | str | None = None, seed: int | None = None, replay: bool = False
     ) -> None:
-        self.folder = Path(folder)
         self.profile = load_profile(profile)
         self.seed = self.profile.seed if seed is None else seed
-        self.replay = replay
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed {self.seed} is below 0 or too large", "--seed", "write a whole number from 0 to 4294967295")
+        self.replay, self.own_cases = replay, cases is None
         self.table = self._read_cases(cases)
-        self.store = OpinionStore(self.folder / "opinions")
-        for key, row in OpinionStore(OPINIONS).rows.items():
+        self.processor = load_processor(resolve(self.profile.policy))
+        self.store = OpinionStore(Path(folder) / "opinions")
+        for key, row in OpinionStore(self.opinions).rows.items():
             self.store.rows.setdefault(key, row)
         policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
         self.specialists = LocalSpecialists(self.profile.specialists)
         self.asked = 0  # opinions asked now because they were not stored
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.facts = {
+        super().__init__(folder, {
             "profile": self.profile.name, "config_sha256": self.profile.sha256(), "seed": self.seed, "code": code_sha256(),
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
-        }  # fmt: skip
+        })  # fmt: skip
+        self._check_cases()
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.save_json("run.json", {**self.facts, "started": int(time.time())})
 
     def _read_cases(self, cases: Path | str | None) -> CaseTable:
         if cases:
             return read_table(cases)
         folder = ROOT / "data" / self.profile.source
-        source = importlib.import_module(f"data_prep.{self.profile.source}")
+        name = f"data_prep.{self.profile.source}"
+        known = self.profile.source.isidentifier() and importlib.util.find_spec(name)
+        source = importlib.import_module(name) if known else None
+        if source is None or not hasattr(source, "recipe_sha256"):  # a source that needs files of its own
+            what = f"the kit cannot draw the cases of source '{self.profile.source}'"
+            raise InputError(what, f"profile {self.profile.name}, field source", "use phantoms, or build a table and name it with --cases")
         card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if (folder / "card.json").exists() else {}
         if card.get("recipe_sha256") != source.recipe_sha256():  # absent, cut short, or drawn by older code
             with contextlib.redirect_stdout(sys.stderr):  # a notebook compares its stdout
                 importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
         return read_table(folder, check_images=False)  # checked when it was built
 
-    # Files of the run
-    def save_json(self, name: str, content: Any) -> None:
-        """Write a JSON file of the run in one step."""
-        (part := self.folder / f"{name}.part").parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(no_nan(content), indent=1) + "\n", encoding="utf-8")
-        part.replace(self.folder / name)
-
-    def update_results(self, **numbers: Any) -> None:
-        """Merge numbers into results.json, beside seed, code version and data hash."""
-        file = self.folder / "results.json"
-        old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        for key, value in numbers.items():
-            old[key] = {**old[key], **value} if isinstance(value, dict) and isinstance(old.get(key), dict) else value
-        self.save_json("results.json", {**old, **{k: self.facts[k] for k in ("seed", "code", "cases_sha256")}})
-
-    def reference_results(self) -> dict[str, Any]:
-        """results.json of the stored reference run; empty where there is none, or where it saw other cases."""
-        file = REFERENCE / "results.json"
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-        return found if found.get("cases_sha256") == self.table.sha256 else {}
-
-    def _folders(self) -> list[Path]:
-        return [self.folder, *([REFERENCE] if self.reference_results() else [])]
-
-    def keep(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
-        """Store Result rows under ``results/<name>.parquet``; returns them."""
-        (file := self.folder / "results" / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
-        rows.to_parquet(file, compression="zstd", index=False)
-        return rows
-
-    def has_own_rows(self, name: str) -> bool:
-        """Has this run itself stored Result rows of that name?"""
-        return (self.folder / "results" / f"{name}.parquet").exists()
-
-    def has_rows(self, name: str) -> bool:
-        """Are there Result rows of that name in this run or the reference run?"""
-        return any((base / "results" / f"{name}.parquet").exists() for base in self._folders())
-
-    def rows(self, name: str) -> pd.DataFrame:
-        """Result rows of this run, else of the reference run."""
-        for file in (base / "results" / f"{name}.parquet" for base in self._folders()):
-            if file.exists():
-                return pd.read_parquet(file)
-        raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
-
-    def log(self, name: str) -> list[dict[str, Any]]:
-        """A training log of this run, else of the reference run: one row a step."""
-        for file in (base / "logs" / f"{name}.json" for base in self._folders()):
-            if file.exists():
-                log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-                return log
-        raise InputError(f"no training log '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
+    def _check_cases(self) -> None:
+        """InputError where these cases cannot serve this profile. Known before any training but for the true size of the buckets,
+        which depends on the routes: it is taken from the reference run where that saw the same cases, else no bucket is held for empty."""
+        file, per_step = str(self.table.path), self.profile.grpo.prompts_per_step
+        for split in ("train", "validation", "test"):
+            if not self.cases(split):
+                raise InputError(f"no case of the split '{split}'", f"{file}, field split", "move some cases to that split")
+        for split in ("train", "test"):
+            if not any(c.specialty for c in self.cases(split)):
+                what = f"no {split} case names a specialty, so triage has nothing to learn from"
+                raise InputError(what, f"{file}, field specialty", "name the department of at least some cases")
+        n, shares = len(self.cases("train")), self.reference_results().get("panel", {})
+        for panel in self.profile.panels:
+            for stage in self.profile.attending.recipe:
+                size = n * min(1.0, sum(shares.get(panel, {}).get(b, 1.0) for b in stage.buckets))
+                if size < per_step:
+                    what = f"stage '{stage.name}' has about {size:.3g} cases on the {panel} panel, fewer than one update of {per_step} prompts"
+                    where = f"profile {self.profile.name}, field grpo.prompts_per_step"
+                    raise InputError(what, where, "lower it, merge stages in the profile, or bring more cases")
 
     # Policies
-    @cached_property
-    def processor(self) -> Any:
-        return load_processor(ROOT / self.profile.policy)
-
     def policy(self, adapter: str | None = None) -> Any:
         """The policy with a named adapter ("triage", "diverse/hard", ...) of this run or the reference run; None: untrained."""
         model = load_policy(self.profile.policy, self.profile.dtype)
         if adapter is None:
             return model
-        folders = [base / "adapters" / adapter for base in (self.folder, REFERENCE)]
+        folders = [base / "adapters" / adapter for base in (self.folder, self.reference)]
         return load_adapter(model, next((f for f in folders if f.exists()), folders[0]))
 
     def fresh(self) -> Any:
@@ -177,10 +145,10 @@ class Run:
         """Department of each case of a split by the run's triage doctor, else the reference's; Radiologist where it names none."""
         cases, name = self.table.split(split), f"routes/{split}.json"
         own = (self.folder / name).exists() or (self.folder / "adapters" / "triage").exists()
-        stored = (self.folder if own else REFERENCE) / name
+        stored = (self.folder if own else self.reference) / name
         known = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
         if not all(c.case_id in known for c in cases):
-            found = triage.route(self.policy("triage"), self.processor, self.table, cases, self.profile)
+            found = triage.route(self.policy("triage").merge_and_unload(), self.processor, self.table, cases, self.profile)
             known = {c.case_id: r for c, r in zip(cases, found, strict=True)}
             self.save_json(name, known)
         return [known[c.case_id] or "Radiologist" for c in cases]
@@ -238,11 +206,13 @@ class Run:
         return made == no_nan({**self.facts, "plan": plan})
 
     def stages_that_fit(self, panel: str, stages: Sequence[Stage]) -> list[Stage]:
-        """The stages whose buckets hold at least one update of training cases; the others are named on stderr and left out.
+        """The stages that can be trained: all of them on the profile's own cases; on others those that hold at least one update.
 
         Raises:
             InputError: none of them can be trained.
         """
+        if self.own_cases:  # the profile was written for them: a stage that does not fit is a mistake, told when training begins
+            return list(stages)
         buckets = bucket(self.panel("train", panel), np.array([c.answer for c in self.cases("train")]))
         found, told = [], []
         for stage in stages:
@@ -253,8 +223,6 @@ class Run:
                 told.append(error)
         if not found:
             raise told[0]
-        for left_out in told:
-            print(f"left out ({panel} panel): {left_out.what}", file=sys.stderr)
         return found
 
     def train_sft(self, panel: str, steps: int) -> Any:
@@ -266,12 +234,17 @@ class Run:
         self._store_training(model, f"{panel}/sft", losses)
         return model
 
-    def answer(self, model: Any, system: str, split: str, panel: str, shown: np.ndarray | None = None, alone: bool = False) -> pd.DataFrame:
-        """Greedy answers of a policy on a split as Result rows. ``alone`` hides the panel; ``shown`` replaces it in the prompt."""
+    def answer(
+        self, model: Any, system: str, split: str, panel: str,
+        shown: np.ndarray | None = None, alone: bool = False, temperature: float = 0.0,
+    ) -> pd.DataFrame:  # fmt: skip
+        """Answers of a policy on a split as Result rows, greedy at temperature 0. ``alone`` hides the panel; ``shown`` replaces it."""
         cases, options = self.cases(split), self.panel(split, panel)
         departments = self.routes(split)[: len(cases)]
         visible = None if alone else options if shown is None else shown
-        texts = attending.answer(model, self.processor, self.table, cases, departments, visible, self.profile, system)
+        texts = attending.answer(
+            model, self.processor, self.table, cases, departments, visible, self.profile, system, temperature, self.seed
+        )  # fmt: skip
         return self.score(system, split, panel, texts)
 
     def score(self, system: str, split: str, panel: str, texts: Sequence[str]) -> pd.DataFrame:

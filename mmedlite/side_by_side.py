@@ -1,4 +1,4 @@
-"""Panels and splits side by side: on a CPU one process each, since a small model leaves most of a second thread idle."""
+"""Panels, splits or seeds side by side: on a CPU one process each, since a small model leaves most of a second thread idle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TextIO
 
 import torch
 
 from mmedlite.cases import SPLITS
+from mmedlite.profiles import InputError
 from mmedlite.run import Run
 from mmedlite.specialists import LocalSpecialists
 
@@ -29,13 +31,13 @@ class _Named(io.TextIOBase):
         self.name, self.stream = name, stream
 
     def write(self, text: str) -> int:
-        return self.stream.write(re.sub(r"^(\r?)( *\S)", rf"\1{self.name} \2", text))
+        return self.stream.write(re.sub(r"^(\r?)( *\S)", rf"\g<1>{self.name} \2", text))
 
     def flush(self) -> None:
         self.stream.flush()
 
 
-Step = Callable[[Run, str], Any]  # of a run and the name of a panel or split
+Step = Callable[[Run, str], Any]  # of a run and the name of a panel, split, seed or control
 
 
 def _named(step: Step, run: Run, name: str) -> Any:
@@ -70,16 +72,21 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
 
     Raises:
         Exception: what the first step to fail raised; those that have begun are waited for.
+        InputError: a process was killed from outside.
     """
     ask_panels(run)  # before, by one process: no two ask for the same opinion
     if torch.cuda.is_available():
         return [step(run, name) for step, name in steps]
     run.specialists = LocalSpecialists(run.profile.specialists)  # not loaded: a loaded model cannot be sent to a process
-    at_once, spawn = min(len(steps), os.cpu_count() or 1), multiprocessing.get_context("spawn")
+    at_once, spawn = min(len(steps), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=_begin) as pool:
         jobs = [pool.submit(_named, step, run, name) for step, name in steps]
         try:
             return [job.result() for job in jobs]
+        except BrokenProcessPool as error:
+            names = ", ".join(name for _, name in steps)
+            fix = "free some memory, then run the same command or cell again: it goes on from the last checkpoint"
+            raise InputError(f"a process was killed from outside, often for want of memory ({names})", "", fix) from error
         except BaseException as error:
             for job in jobs:  # those that wait for a process need not begin
                 job.cancel()

@@ -1,7 +1,8 @@
 """Do the stored files still say what was measured? Three questions, none of which trusts a number that was written down.
 
-Hashes: is each file of the manifest there, byte for byte? Rows: does each stored text, parsed again, give the stored option and
-verdict? Numbers: do the rows, counted again, give the shares in results.json?
+Hashes: is each file of the manifest there, byte for byte? Rows: do they follow from their texts, cases and panels (``rescore``)?
+Numbers: do rows, opinions and checks, counted again, give every number of results.json but those in ``TOLD``? What cannot be seen:
+texts that are made up, the scores behind a bias sweep, a check whose status was changed.
 """
 
 from __future__ import annotations
@@ -10,23 +11,28 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from mmedlite.answers import parse_strict
 from mmedlite.cases import CaseTable, read_table
-from mmedlite.curriculum import BUCKETS
-from mmedlite.evaluation import accuracy, flip_rate
+from mmedlite.checks import count, tally
+from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError
+from mmedlite.provenance import code_sha256
+from mmedlite.rescore import Panels, panels_of, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
+from mmedlite.run_folder import RunFolder
+from mmedlite.store import OpinionStore
+from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
-GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html"}
-REFERENCE = ROOT / "artifacts" / "reference"  # a run leaves out what it replays from there
+GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks"}
 
 
 def sha256(file: Path) -> str:
@@ -55,57 +61,117 @@ def changed_files(folder: Path) -> list[str]:
     return [f"{name}: {'changed since the manifest was written' if found[name] else 'missing'}" for name in changed]
 
 
-def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str]:
-    """Problems with Result rows: a text that says something else than the row, a verdict that does not follow."""
-    problems, cases = [], {case.case_id: case for case in table}
-    columns = zip(*(rows[c] for c in ("case_id", "text", "reason", "option", "answer", "n_options", "correct")), strict=True)
-    for number, (case_id, text, reason, option, answer, n_options, correct) in enumerate(columns, start=1):
-        at, case = f"{where}, row {number} ({case_id})", cases.get(case_id)
-        if case is None:
-            problems.append(f"{at}: no such case in the table")
+def _panels(run: RunFolder, table: CaseTable, opinions_of: Callable[[Path], OpinionStore]) -> Panels:
+    """What the specialists that the run names said, by the opinions it could read: those shipped, and those it asked itself."""
+    made = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    opinions = {**opinions_of(run.opinions.resolve()).rows, **opinions_of((run.folder / "opinions").resolve()).rows}
+    return panels_of(opinions, made["specialists"], table)
+
+
+def _panel_numbers(run: RunFolder, table: CaseTable, panel: str, panels: Panels) -> dict[str, Any]:
+    """Bucket shares and error correlation of a panel on the training cases, from the stored opinions and routes."""
+    routes = next(f for f in (run.folder / "routes" / "train.json", run.reference / "routes" / "train.json") if f.is_file())
+    sent = json.loads(routes.read_text(encoding="utf-8"))
+    cases = {c.case_id: c.answer for c in table.split("train")}
+    votes = {c: panels(panel, c, sent[c] or "Radiologist") or [] for c in cases}
+    rows = [{"case_id": c, "sample_index": i, "option": o} for c, options in votes.items() for i, o in enumerate(options)]
+    return bucket_report(pd.DataFrame(rows), cases)
+
+
+# Sections of results.json that no row can tell: when, how long, what was asked on the way.
+TOLD = ("code", "minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked", "stages")
+
+
+def _sections(run: RunFolder, results: Mapping[str, Any], table: CaseTable, panels: Callable[[], Panels]) -> dict[str, Callable[[], Any]]:
+    """How each section of results.json is counted again, from the rows, opinions and checks beside it."""
+    kinds = list(results.get("attending", {}))
+
+    def own(*names: str) -> None:
+        for name in names:
+            if not run.has_own_rows(name):  # what a run measured itself is never taken from the reference run
+                raise InputError(f"results/{name}.parquet is missing", str(run.folder))
+
+    def attending() -> dict[str, Any]:
+        own(*(f"{p}/test/{system}" for p in kinds for system in LIVE))
+        return {p: attending_numbers(run, p) for p in kinds}
+
+    def trust() -> dict[str, Any]:
+        own(*(f"{p}/test/bias_sweep" for p in kinds))
+        return {p: trust_numbers(run, p) for p in kinds}
+
+    def triage() -> dict[str, Any]:
+        own("triage")
+        return triage_numbers(run)
+
+    return {
+        "triage": triage,
+        "panel": lambda: {p: _panel_numbers(run, table, p, panels()) for p in results["panel"]},
+        "attending": attending,
+        "flip": lambda: {p: flip_numbers(run, p) for p in kinds},
+        "trust": trust,
+        "shifted": lambda: shifted_numbers(run, kinds[0]),
+        "checks": lambda: count(tally(run.folder)),
+        "seed": lambda: int(run.rows(f"{kinds[0]}/test/trained")["seed"].iloc[0]) if kinds else results["seed"],
+        "cases_sha256": lambda: table.sha256,
+    }
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, leaf) of nested dicts; a list is a leaf."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _leaves(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value
+
+
+def _differ(stored: Any, again: Any) -> bool:
+    if isinstance(again, str) or isinstance(stored, str) or np.shape(stored) != np.shape(again):
+        return bool(stored != again)
+    return not np.allclose(np.array(stored, float), np.array(again, float), rtol=0, atol=1e-9, equal_nan=True)  # null in JSON is nan
+
+
+def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) -> list[str]:
+    """Problems with results.json of a run folder: a number that the rows beside it do not give, another case table."""
+    problems = []
+    try:
+        results = run.results()
+        sections = _sections(run, results, table, panels)
+    except (ValueError, AttributeError) as error:
+        return [f"results.json: cannot be read ({error})"]
+    if results.get("code", code_sha256()) != code_sha256():  # its numbers may have been counted in another way
+        return [f"results.json, code: made by another version of the kit ({str(results['code'])[:8]}); verify it with that version"]
+    for section, stored in results.items():
+        if section in TOLD:
             continue
-        if (answer, n_options) != (case.answer, len(case.options)):
-            problems.append(f"{at}: answer {answer} of {n_options}, the table says {case.answer} of {len(case.options)}")
-        if text or reason:  # a vote or a classifier writes nothing
-            parsed = parse_strict(text, case.options).option
-            said = -1 if parsed is None else parsed
-            if said != option:
-                problems.append(f"{at}: the text says option {said}, the row says {option}")
-        if bool(correct) != (option == answer):
-            problems.append(f"{at}: marked {'right' if correct else 'wrong'}, option {option}, answer {answer}")
+        if section not in sections:
+            problems.append(f"results.json, {section}: a number that the kit does not know")
+            continue
+        try:
+            was, again = dict(_leaves(stored, section)), dict(_leaves(sections[section](), section))
+            problems += [f"results.json, {name}: {was.get(name, 'absent')}, counted again {again.get(name, 'nothing')}"
+                         for name in {**was, **again} if name not in again or name not in was or _differ(was[name], again[name])]  # fmt: skip
+        except Exception as error:  # rows or numbers damaged in any way: said, and the other sections are still counted
+            problems.append(f"results.json, {section}: cannot be counted again ({type(error).__name__}: {error})")
     return problems
 
 
-def _counted(base: Path, results: Mapping[str, Any], table: CaseTable) -> Iterator[tuple[str, list[Any], list[float]]]:
-    """(name, numbers in results.json, the same counted again from rows) for every share that has rows."""
-    for panel, numbers in results.get("attending", {}).items():
-        for system in [key.removesuffix("_ci") for key in numbers if key.endswith("_ci")]:
-            files = [b / "results" / panel / "test" / f"{system}.parquet" for b in (base, REFERENCE)]
-            found = next((pd.read_parquet(f) for f in files if f.is_file()), None)
-            if found is None:  # best_single is taken from the panel, not from rows
-                continue
-            name, share = f"attending.{panel}.{system}", accuracy(found)
-            yield f"{name} and interval", [numbers[system], *numbers[f"{system}_ci"]], [share["mean"], *share["ci"]]
-            levels = [accuracy(found[found["difficulty"] == level])["mean"] for level in BUCKETS]
-            yield f"{name} by difficulty", [numbers["by_difficulty"][level][system] for level in BUCKETS], levels
-            if system == "trained" and panel in results.get("flip", {}):
-                yield f"flip.{panel}", list(results["flip"][panel].values()), list(flip_rate(found).values())
-    routes = base / "routes" / "test.json"
-    if "triage" in results and routes.is_file():
-        sent = json.loads(routes.read_text(encoding="utf-8"))
-        hits = [sent[c.case_id] == c.specialty for c in table.split("test") if c.specialty and c.case_id in sent]
-        yield "triage.trained", [results["triage"]["trained"]], [sum(hits) / len(hits)]
-
-
-def wrong_numbers(base: Path, table: CaseTable) -> list[str]:
-    """Problems with results.json of a run folder: a share that its rows do not give, another case table."""
-    results = json.loads((base / "results.json").read_text(encoding="utf-8"))
+def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) -> list[str]:
+    """Problems with the rows of a run folder."""
     problems = []
-    for name, stored, again in _counted(base, results, table):
-        if not np.allclose(np.array(stored, float), again, rtol=0, atol=1e-9, equal_nan=True):  # null in JSON is nan
-            problems.append(f"results.json, {name}: {stored}, counted again {[round(a, 6) for a in again]}")
-    if results.get("cases_sha256", table.sha256) != table.sha256:
-        problems.append("results.json, cases_sha256: made from another case table")
+    for file in tqdm(sorted((run.folder / "results").rglob("*.parquet")), desc="checking rows", delay=3, leave=False):
+        name = file.relative_to(run.folder).as_posix()
+        try:
+            rows = pd.read_parquet(file)
+            if "bias" in rows:
+                untrained = pd.read_parquet(file.with_name("untrained_panel.parquet"))
+                problems += wrong_sweep(rows, untrained, name)
+            elif "option" in rows:
+                problems += wrong_place(rows, table, name) + wrong_rows(rows, table, name, panels())
+            else:
+                problems += wrong_routes(rows, table, name)
+        except Exception as error:  # not Parquet, a column missing, ...: said, and the other files are still read
+            problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
     return problems
 
 
@@ -122,17 +188,17 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
         raise InputError("no such folder", str(folder), "name a run folder, or `artifacts`")
     table = table or read_table(ROOT / "data" / "phantoms", check_images=False)
     problems = changed_files(folder)
-    for results in sorted(f for f in [folder, *folder.rglob("*")] if f.name == "results" and f.is_dir()):
-        for file in sorted(results.rglob("*.parquet")):
-            name = file.relative_to(folder).as_posix()
-            try:
-                rows = pd.read_parquet(file)
-            except (OSError, ValueError) as error:
-                problems.append(f"{name}: cannot be read ({type(error).__name__})")
-                continue
-            if "option" in rows:  # the bias sweep holds verdicts without options
-                problems += wrong_rows(rows, table, name)
-    return problems + [p for file in sorted(folder.rglob("results.json")) for p in wrong_numbers(file.parent, table)]
+    opinions_of = cache(OpinionStore)  # the shipped ones are many: read once
+    for opinions in sorted(f for f in folder.rglob("opinions") if f.is_dir()):
+        try:
+            problems += wrong_opinions(opinions_of(opinions.resolve()).rows.values(), table, opinions.relative_to(folder).as_posix())
+        except (InputError, KeyError) as error:
+            problems.append(f"{opinions.name}: cannot be checked ({type(error).__name__}: {error})")
+    for base in sorted({f.parent for f in [*folder.rglob("results.json"), *folder.rglob("results")]}):
+        run = RunFolder(base, {"cases_sha256": table.sha256})
+        panels = cache(partial(_panels, run, table, opinions_of))
+        problems += wrong_files(run, table, panels) + wrong_numbers(run, table, panels)
+    return problems
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,8 @@ pass for evidence, so neither parser guesses. Order of trust in the lenient pars
 1. explicit marks ("Answer: B", ``<answer>``, ``\\boxed{}``, JSON, a line that is only a letter); the last one wins;
 2. letters in prose: asserted ("therefore B is correct"), at the very start, mentioned alone;
 3. the text of exactly one option, not negated.
+
+What others are said to answer, what stands in a condition or a list, and what is taken back at once does not count.
 """
 
 from __future__ import annotations

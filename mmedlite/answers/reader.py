@@ -105,11 +105,12 @@ class Reader:
             return False
         if char.islower() or char == "I":
             return bool(P.ends.match(after))
-        return char != "A" or bool(P.goes_on.match(after) or (not self.known and re.match(r"\s+[A-Z][a-z]", after)))
+        return char != "A" or bool(P.goes_on.match(after) or (not self.known and re.match(r"(?:\s+[A-Z][a-z]+)+\s*(?:$|[\n.,])", after)))
 
     def read(self, content: str) -> Parsed:
         """The content of one explicit mark."""
-        content, exact, norm = content.strip(), self.exact(content), _norm(content)
+        content = P.asked.sub("", content.strip())
+        exact, norm = self.exact(content), _norm(content)
         if exact:
             bare = P.bare.fullmatch(content)
             exact |= {self.letter(bare[1])} - {None} if bare else set()  # type: ignore[arg-type]
@@ -132,6 +133,7 @@ class Reader:
             return Parsed(None, "refused")
         clause = P.sentence.split(content)[0]
         by_letter, by_text = self.prose(clause, in_mark=True), self.by_text(clause)
+        by_text = self.by_text(content) if by_text.reason == "negated" else by_text  # "not this one. It is that one."
         if by_letter.option is None and by_letter.reason != "ambiguous":
             return by_text if by_text.reason != "no_mark" else by_letter
         return by_letter if by_text.option in (None, by_letter.option) else Parsed(None, "ambiguous")
@@ -180,10 +182,12 @@ class Reader:
             clause = before[cut.end() :] if (cut := P.cut.match(before)) else before
             start, pair = not re.search(r"\w", text[: m.start()]), P.join.match(after)
             name = P.trap_before.search(before) or P.trap_after.match(after) or re.match(r"\W{0,2}\?", after)
-            if index is None or name or P.not_before.search(clause) or P.not_after.match(after):
+            denied = P.not_before.search(clause) or P.not_after.match(after) or P.others.search(clause)
+            if index is None or name or denied or P.listed.match("\n" + text[m.start() : m.start() + 200]):
                 continue
             named = self.named(after)
-            if (pair and m[1] not in pair.groups() and index not in named) or m.start() < paired:
+            owner = next((i for i in self.known if before.endswith("(") and _norm(before).endswith(self.texts[i])), index)
+            if (pair and m[1] not in pair.groups() and index not in named) or m.start() < paired or owner != index:  # "Line (C)"
                 paired = m.end() + pair.end() if pair else paired
                 yield m.start(), index, JOINED
                 continue
@@ -213,7 +217,7 @@ class Reader:
             others = [f[0] for f in level if f[1] != option]
             if others and not (P.progress.search(text[others[-1] + 1 : place]) and (trust == SAID or len(text) < 80)):
                 return Parsed(None, "ambiguous")
-            return Parsed(option)
+            return Parsed(None, "taken_back") if P.taken_back.match(text[place:]) else Parsed(option)
         return Parsed(None, "negated" if P.not_before.search(text[:60]) else "no_mark")
 
     def by_text(self, text: str) -> Parsed:
@@ -226,17 +230,17 @@ class Reader:
         for sentence in P.sentence.split(text):
             norm = _norm(sentence)
             for i in self.known:
-                option = self.texts[i]
-                shown = self.shown[i]  # texts as short as "no" or "12" have other uses; "CT" and "II" have not
+                option, shown = self.texts[i], self.shown[i]  # texts as short as "no" or "12" have other uses; "CT" and "II" have not
                 if len(option) < 5 and norm != option and not (shown.isupper() and len(shown) > 1 and shown in sentence):
                     continue
                 while (at := norm.find(option)) >= 0:
                     before, after = P.but.split(norm[: at + 1])[-1], norm[at + len(option) - 1 :]
-                    no = sentence.endswith("?") or P.not_words.search(f" {before.strip()} ") or P.bad_words.match(after)
-                    joined = joined or norm[: at + 1].endswith((" or ", " and ")) or after.startswith((" or ", " and "))
+                    told = P.not_words.search(f" {before.strip()} ") or P.others.search(before)
+                    no = sentence.endswith("?") or told or P.bad_words.match(after)
+                    joined |= not no and (norm[: at + 1].endswith((" or ", " and ")) or after.startswith((" or ", " and ")))
                     denied, hits = denied or bool(no), hits if no else hits | {i}
                     norm = norm[:at] + " #" + after
-        if len(hits) == 1 and not joined:
+        if len(hits) == 1 and not joined and not P.taken_back.search(text):
             return Parsed(hits.pop())
         return Parsed(None, "ambiguous" if hits else "negated" if denied else "no_mark")
 
@@ -248,7 +252,8 @@ class Reader:
         for pattern, trust in ((P.colon, 2.0), (P.is_, 1.0), (P.foreign, 0.5)):
             for m in pattern.finditer(text):
                 line = P.line.match(text, m.end())[0]
-                if not P.conditional.search(text[max(0, m.start() - 30) : m.start()]):
+                before = text[max(0, m.start() - 60) : m.start()]
+                if not (P.conditional.search(before[-30:]) or P.others.search(before) or P.listed.match(text, m.end())):
                     weak = "diagnos" in m[0].lower() or (trust < 2 and not line.strip())
                     found.append((m.end(), line, 0.0 if weak else trust))
         last = text.rsplit("\n", 1)[-1]
@@ -261,7 +266,7 @@ class Reader:
         text = _after_reasoning(fold(response))
         if text is None:
             return Parsed(None, "unclosed_think")
-        text = P.dress.sub(" ", P.latex.sub(r"\1", text))
+        text = P.alone.sub(r"\1 is correct", P.dress.sub(" ", P.latex.sub(r"\1", text)))
         text = P.letters_only.sub(lambda m: m[0] if len(set(re.findall("[A-Z]", m[0]))) == 1 else "\n", text).strip()
         if not text:
             return Parsed(None, "empty")
@@ -282,13 +287,14 @@ class Reader:
         if self.polar and (said := P.polar.match(tail)):
             return self.yes_no(said, tail)
         parsed = self.prose(tail)
-        if parsed.option is None and P.refusal.search(tail):
+        if parsed.option is None and (no := P.refusal.search(tail)) and not any(_norm(no[0]) in t for t in self.texts):
             return Parsed(None, "refused")
         return parsed if parsed.option is not None or parsed.reason == "ambiguous" or firm else self.by_text(text)
 
     def unless_revised(self, option: int, rest: str) -> Parsed:
         """A later assertion of another letter takes the mark back ("Answer: A. Wait, it is B"), or makes it doubtful."""
         later = [f for f in self.letters_in(rest) if f[2] == SAID]
+        back = P.taken_back.match(rest)
         if not later or later[-1][1] == option:
-            return Parsed(option)
-        return Parsed(later[-1][1]) if P.turn.search(rest[: later[-1][0]]) else Parsed(None, "ambiguous")
+            return Parsed(None, "taken_back") if back else Parsed(option)
+        return Parsed(later[-1][1]) if back or P.turn.search(rest[: later[-1][0]]) else Parsed(None, "ambiguous")

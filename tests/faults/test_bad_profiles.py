@@ -43,6 +43,10 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "parts that do not fit": ("gradient_accumulation = 1", "gradient_accumulation = 3", "gradient_accumulation", "2 prompts x 2"),
     "unknown panel": ("panels = ", 'panels = ["diverse", "expert"] #', "panels", "'expert'"),
     "unknown dtype": ("dtype = ", 'dtype = "int3" #', "dtype", "'int3'"),
+    "negative seed": ("seed = 0", "seed = -1", "seed", "below 0"),
+    "negative number of cases": ("eval_cases = 0", "eval_cases = -5", "eval_cases", "below 0"),
+    "stage name that is a path": ('name = "first"', 'name = "../first"', f"{R}[0]", "not of letters"),
+    "stage name used twice": ('name = "first"', 'name = "last"', f"{R}[0]", "used twice"),
     "no TOML": ("seed = 0", "seed = ", "", "not valid TOML"),
 }
 Loader = Callable[[Path], Profile]

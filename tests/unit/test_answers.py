@@ -142,7 +142,10 @@ def test_an_unclosed_think_is_never_an_answer() -> None:
         assert parse_strict(text, ["a", "b"]).option is None and parse_lenient(text, ["a", "b"]).option is None, text
 
 
-@pytest.mark.parametrize("piece", ["A ", "B or ", "Answer: ", "<answer>", "\\boxed{", "the ", "not ", ". ", "-", "line ", "A, "])
+LONG = ["A ", "B or ", "Answer: ", "<answer>", "\\boxed{", "the ", "not ", ". ", "-", "line ", "A, "]
+
+
+@pytest.mark.parametrize("piece", [*LONG, "A: 1 ", "A. x\n", "the panel chose ", "if ", "all but ", "wait, ", "~~", "[ ] "])
 def test_long_repetitions_take_no_longer_than_their_length(piece: str) -> None:
     start = time.process_time()
     parse_lenient(piece * 300, ["line", "dot", "spot"])

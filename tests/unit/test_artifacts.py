@@ -14,7 +14,7 @@ from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, sample
 from mmedlite.checks import BANDS
 from mmedlite.evaluation import above_curve, bias_curve, trust_plane
 from mmedlite.profiles import load_profile
-from mmedlite.provenance import code_sha256, weights_sha256
+from mmedlite.provenance import code_sha256, models_sha256, weights_sha256
 from mmedlite.verify import changed_files
 
 
@@ -30,6 +30,11 @@ def test_stored_numbers_were_made_by_this_code_and_profile(root: Path) -> None:
     assert {b["code"] for b in bands.values()} == {made["code"]} and {b["cases_sha256"] for b in bands.values()} == {made["cases_sha256"]}
     revision = json.loads((root / "artifacts" / "specialists" / "revision.json").read_text(encoding="utf-8"))["revision"]
     assert made["specialists"] == revision, "the specialists have changed: run `make artifacts`"
+
+
+def test_stored_models_were_made_by_this_recipe(root: Path) -> None:
+    made = json.loads((root / "artifacts" / "recipe.json").read_text(encoding="utf-8"))["sources_sha256"]
+    assert made == models_sha256(), "the recipe of the tiny models has changed: delete them, then run `make artifacts`"
 
 
 def test_controls_fall_outside_their_bands() -> None:

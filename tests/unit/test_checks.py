@@ -138,3 +138,17 @@ def test_stored_bands_keep_the_rules() -> None:
         again = checks.make_band(band["seeds"], band["n"], band["control"], band["direction"], **provenance)
         assert again == band, name
         assert band["control"], f"{name} has no control that must fail"
+
+
+def test_a_run_is_held_to_the_bands_of_its_own_settings_and_cases(bands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = {"triage": {"trained": 0.98, "n": 600}, "attending": {"diverse": {"trained": 0.8, "n": 600, "unanimous": {"trained": 0.9}}}}
+    facts = {"config_sha256": PROVENANCE["config"], "cases_sha256": PROVENANCE["cases_sha256"]}
+    checks.expect_all(results, facts, bands)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "PASS triage_accuracy within band [0.96, 0.99]"  # the only one with a band
+    assert [line.split(":")[0] for line in others] == ["no band attending_diverse_trained", "no band unanimous_diverse_trained"]
+    checks.expect_all(results | {"triage": {"trained": 0.6, "n": 600}}, facts, bands)
+    assert [(c["name"], c["status"]) for c in checks.tally(bands)] == [("triage_accuracy", "fail")]  # the last word counts
+    for changed in ("config_sha256", "cases_sha256"):
+        checks.expect_all(results, facts | {changed: "another"}, bands)
+    assert len((bands / "checks.jsonl").read_text().splitlines()) == 2  # other cases or settings: no band speaks of them

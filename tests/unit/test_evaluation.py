@@ -181,23 +181,6 @@ def test_mutants_of_the_tie(slip: str) -> None:
     assert [wrong([2, 0, 1]), wrong([1, 2, 3])] != [ev.majority_vote([2, 0, 1]), ev.majority_vote([1, 2, 3])] == [2, 1]
 
 
-def test_vote_results_read_samples_in_order() -> None:
-    said = opinions({"p": [1, 2, 0, 3, 3, 3], "q": [0, 0, 0, 3, 3, 3], "r": [2, None, 2, 3, 3, 3], "s": [None] * 6})
-    rows = ev.vote_results([case(c, 0) for c in "pqrs"], said, "diverse").set_index("case_id")
-    assert rows.option.to_dict() == {"p": 1, "q": 0, "r": 2, "s": -1}
-    assert rows.correct.to_dict() == {"p": False, "q": True, "r": False, "s": False}
-    assert rows.difficulty.to_dict() == {"p": "medium", "q": "easy", "r": "hard", "s": "hard"}
-    assert rows.unanimous.to_dict() == {
-        "p": False,
-        "q": True,
-        "r": False,
-        "s": False,
-    }  # two answers are no panel of three
-    assert set(rows.department) == {"Surgeon"} and set(rows.system) == {"majority_vote"} and set(rows.panel) == {"diverse"}
-    with pytest.raises(InputError, match="case t"):
-        ev.vote_results([case("t")], said, "diverse")
-
-
 def test_panel_votes_name_the_case() -> None:
     good = opinions({"p": [1, 2, 0]})
     with pytest.raises(InputError, match="case p.*one panel"):
@@ -278,9 +261,11 @@ def test_trust_plane_and_flips() -> None:
         [True, True, True, True, True, True, True, False],
     )
     assert ev.trust_plane(frame) == (0.75, pytest.approx(1 / 3), 4, 3)
-    assert ev.flip_rate(frame) == {"panel_right": 0.25, "panel_wrong": pytest.approx(2 / 3)}
+    flips = ev.flip_rate(frame)
+    assert (flips["panel_right"], flips["panel_wrong"]) == (0.25, pytest.approx(2 / 3))
+    assert (flips["panel_right_ci"], flips["panel_wrong_ci"]) == (list(ev.wilson(1, 4)), list(ev.wilson(2, 3)))
     silent = frame.assign(option=-1, correct=False)
-    assert ev.flip_rate(silent) == {"panel_right": 0.0, "panel_wrong": 0.0}  # no answer contradicts nobody
+    assert ev.flip_rate(silent)["panel_right"] == ev.flip_rate(silent)["panel_wrong"] == 0.0  # no answer contradicts nobody
     assert np.isnan(ev.trust_plane(frame[:4])[1]) and np.isnan(ev.flip_rate(frame[:4])["panel_wrong"])
 
 

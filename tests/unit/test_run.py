@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmedlite import provenance
+from mmedlite import pipeline, provenance
 from mmedlite import run as run_module
 from mmedlite.cases import CaseTable
 from mmedlite.profiles import InputError, Stage
@@ -44,8 +44,8 @@ def hashed_answers(self: LocalSpecialists, table: CaseTable, asks: Sequence[Ask]
 @pytest.fixture
 def run(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of that world, with an empty reference run; its triage sends everyone to the first department it may."""
-    monkeypatch.setattr(run_module, "REFERENCE", tmp_path / "reference")
-    monkeypatch.setattr(run_module, "OPINIONS", tmp_path / "shipped")
+    monkeypatch.setattr(Run, "reference", tmp_path / "reference")
+    monkeypatch.setattr(Run, "opinions", tmp_path / "shipped")
     monkeypatch.setattr(LocalSpecialists, "answer", hashed_answers)
     policy().save_pretrained(tmp_path / "reference" / "adapters" / "triage")
     return Run(tmp_path / "run", str(world / "profile.toml"), world / "clinic")
@@ -87,7 +87,10 @@ def test_results_are_merged(run: Run) -> None:
     assert not list(run.folder.glob("*.part"))
 
 
-DECIDING = ["mmedlite/grpo.py", "mmedlite/prompts.py", "mmedlite/answers/__init__.py", "data_prep/phantoms.py", "data_prep/drawing.py"]
+DECIDING = [
+    "mmedlite/grpo.py", "mmedlite/pipeline.py", "mmedlite/ideal_reader.py", "mmedlite/prompts.py",
+    "mmedlite/answers/__init__.py", "data_prep/phantoms.py", "data_prep/drawing.py",
+]
 
 
 @pytest.mark.parametrize("name", DECIDING)
@@ -243,9 +246,14 @@ def test_a_stage_without_cases_is_left_out_and_named(run: Run, monkeypatch: pyte
     hard = Stage("end", ("hard",), 1, (0.0,), (0.0,))
     last = run.profile.attending.recipe[-1]  # all buckets
     assert run.stages_that_fit("diverse", [last, hard]) == [last]
-    assert "left out (diverse panel): stage 'end' has 0 cases" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"stage 'end' has 0 cases.*Fix: "):
         run.stages_that_fit("diverse", [hard])
+    monkeypatch.setattr(pipeline, "side_by_side", lambda *_: [])
+    run.profile = replace(run.profile, attending=replace(run.profile.attending, recipe=(last, hard)))
+    pipeline.attending_step(run)
+    assert "diverse panel: too few training cases for one update, left out: end" in capsys.readouterr().err
+    run.own_cases = True  # a profile that does not fit its own cases is a mistake
+    assert run.stages_that_fit("diverse", [last, hard]) == [last, hard]
 
 
 @pytest.mark.parametrize("redraw", [False, True])
@@ -301,6 +309,52 @@ def test_unknown_case_table(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no case table .*nowhere.*Fix: build one: python -m data_prep"):
         Run(tmp_path / "other", str(Path(run.profile.policy).parent / "profile.toml"), tmp_path / "nowhere")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_table_without_a_split_is_told_at_once(run: Run, split: str) -> None:
+    run.table = CaseTable(run.table.path, [c for c in run.table if c.split != split])
+    with pytest.raises(InputError, match=rf"no case of the split '{split}' .*cases.parquet, field split.*Fix: "):
+        run._check_cases()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_table_without_departments_is_told_at_once(run: Run, split: str) -> None:
+    run.table = CaseTable(run.table.path, [replace(c, specialty=None) if c.split == split else c for c in run.table])
+    with pytest.raises(InputError, match=rf"no {split} case names a specialty.*cases.parquet, field specialty.*Fix: "):
+        run._check_cases()
+
+
+def test_a_stage_smaller_than_an_update_is_told_at_once(run: Run, reference: Path) -> None:
+    run._check_cases()
+    shares = {name: {"easy": 0.5, "medium": 0.1, "hard": 0.4} for name in run.profile.panels}  # 1.6 of 16 cases are medium
+    (reference / "results.json").write_text(json.dumps({"cases_sha256": run.table.sha256, "panel": shares}))
+    with pytest.raises(InputError, match=r"stage 'first' has about 1.6 cases on the diverse panel, fewer than one update .*prompts_per_step"):
+        run._check_cases()
+    run.profile = replace(run.profile, grpo=replace(run.profile.grpo, prompts_per_step=17))
+    (reference / "results.json").unlink()
+    with pytest.raises(InputError, match="stage 'first' has about 16 cases"):
+        run._check_cases()
+
+
+def test_seeds_and_sources_that_cannot_be_are_told(run: Run, world: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"seed -1 .*--seed.*Fix: "):
+        again(run, seed=-1)
+    for source in ("slake", "image_folder", "../phantoms"):
+        text = (world / "profile.toml").read_text().replace('source = "phantoms"', f'source = "{source}"')
+        (tmp_path / "bad.toml").write_text(text)
+        with pytest.raises(InputError, match=r"cannot draw the cases of source .*field source.*--cases"):
+            Run(tmp_path / "other", str(tmp_path / "bad.toml"))
+
+
+def test_a_damaged_tokenizer_is_told_at_once(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "policy", tmp_path / "policy")
+    (tmp_path / "policy" / "tokenizer.json").write_text("{")
+    text = (world / "profile.toml").read_text().replace((world / "policy").as_posix(), (tmp_path / "policy").as_posix())
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(InputError, match=r"cannot read tokenizer or image processor.*policy.*Fix: "):
+        Run(tmp_path / "run", str(tmp_path / "bad.toml"), world / "clinic")
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_split(run: Run) -> None:

@@ -56,17 +56,27 @@ def fails(run: Any, name: str) -> None:
 
 def test_processes_of_one_thread_in_order(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "2")  # what a process would take otherwise
-    names, pids, threads, settled = zip(*side_by_side(Stub(), [(told, "a"), (told, "b")]), strict=True)  # type: ignore[arg-type]
-    assert names == ("a", "b") and threads == (1, 1) and os.getpid() not in pids
+    names, pids, threads, settled = zip(*side_by_side(Stub(), [(told, "a"), (told, "1")]), strict=True)  # type: ignore[arg-type]
+    assert names == ("a", "1") and threads == (1, 1) and os.getpid() not in pids
     assert settled == (2 * (len(SPLITS) - 1),) * 2  # before the processes start, so that no two ask for one opinion
     err = capfd.readouterr().err
-    assert "\ra aaa: 10%" in err and "\rb bbb: 10%" in err and "a   sampled" in err
+    assert "\ra aaa: 10%" in err and "\r1 111: 10%" in err and "a   sampled" in err
 
 
 def test_the_error_of_a_step_is_raised_as_it_was() -> None:
     with pytest.raises(InputError, match=r"no cases \(clinic\). Fix: draw some") as caught:
         side_by_side(Stub(), [(fails, "a"), (fails, "b")])  # type: ignore[arg-type]
     assert caught.value.fix == "draw some"
+
+
+def is_killed(run: Any, name: str) -> None:
+    """A step that the system ends, as for want of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told_in_words() -> None:
+    with pytest.raises(InputError, match=r"a process was killed .*\(a, b\).*run the same command or cell again"):
+        side_by_side(Stub(), [(is_killed, "a"), (told, "b")])  # type: ignore[arg-type]
 
 
 def test_one_after_the_other_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +91,7 @@ def leaves_a_mark(run: Any, name: str) -> None:
 
 
 def test_what_waits_does_not_begin_after_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0})
     marks = [str(tmp_path / str(i)) for i in range(5)]
     with pytest.raises(InputError):
         side_by_side(Stub(), [(fails, "b"), *((leaves_a_mark, mark) for mark in marks)])  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""Does each stored row follow from its text, its case and its panel? What a row says of itself is not believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from mmedlite.answers import parse_lenient, parse_strict
+from mmedlite.cases import CaseTable
+from mmedlite.evaluation import PANEL, panel_columns
+from mmedlite.specialists import Ask, _request
+from mmedlite.store import request_key
+
+PICKERS = ("majority_vote", "best_single", "ideal_reader")  # systems that pick an option without writing a text
+Panels = Callable[[str, str, str], list[int] | None]  # panel, case_id, department -> the three options, -1 for none
+
+
+def panels_of(opinions: Mapping[str, Mapping[str, Any]], revision: str, table: CaseTable) -> Panels:
+    """What each panel of the specialists of that revision said of a case, by the opinions (by key); None where not all are there.
+
+    An opinion is found by its request, as in ``specialists.fetch``: two cases with one picture and one question share it.
+    """
+
+    @cache
+    def options(panel: str, case_id: str, department: str) -> list[int] | None:
+        keys = [request_key(_request(Ask(table.by_id(case_id), department, panel, i), revision)) for i in PANEL]
+        if not all(key in opinions for key in keys):
+            return None
+        return [-1 if (option := opinions[key]["option"]) is None else int(option) for key in keys]
+
+    return options
+
+
+_by_panel = cache(panel_columns)  # few panels are distinct
+
+
+def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels | None = None) -> list[str]:
+    """Problems with Result rows: a text that says something else than the row, a verdict, case or panel that does not agree.
+
+    panels: see :func:`panels_of`; without it the columns about the panel are not checked.
+    """
+    problems, cases = [], {case.case_id: case for case in table}
+    columns = {name: rows[name].tolist() for name in rows}  # several times as fast as rows.to_dict
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        row = dict(zip(columns, values, strict=True))
+        at, case = f"{where}, row {number} ({row['case_id']})", cases.get(row["case_id"])
+        if case is None:
+            problems.append(f"{at}: no such case in the table")
+            continue
+        if row["system"] not in PICKERS:
+            parsed = parse_strict(row["text"], case.options).option
+            named = -1 if parsed is None else parsed
+            if named != row["option"]:
+                problems.append(f"{at}: the text says option {named}, the row says {row['option']}")
+        if bool(row["correct"]) != (row["option"] == row["answer"]):
+            problems.append(f"{at}: marked {'right' if row['correct'] else 'wrong'}, option {row['option']}, answer {row['answer']}")
+        votes = [] if panels is None else panels(row["panel"], row["case_id"], row["department"])
+        if votes is None:
+            problems.append(f"{at}: no opinions of the {row['panel']} panel of the {row['department']} are stored")
+            continue
+        facts = {
+            "answer": case.answer, "n_options": len(case.options), "image_sha256": case.image_sha256s[0], "split": case.split,
+            "question_type": case.question_type,
+        }  # fmt: skip
+        by_panel = _by_panel(tuple(votes), case.answer) if votes else {}
+        for whose, expected in (("table", facts), ("panel", by_panel)):
+            problems += [
+                f"{at}: {name} is {row[name]!r}, by the {whose} it is {value!r}" for name, value in expected.items() if row[name] != value
+            ]
+        if votes and row["system"] == "majority_vote" and row["option"] != by_panel["panel_vote"]:
+            problems.append(f"{at}: the vote is {row['option']}, by the panel it is {by_panel['panel_vote']}")
+    return problems
+
+
+def wrong_place(rows: pd.DataFrame, table: CaseTable, name: str) -> list[str]:
+    """Problems with a table of test rows as a whole: ``name`` is results/<panel>/<place>/<system>.parquet in a run folder."""
+    panel, place, system = name.removesuffix(".parquet").split("/")[-3:]
+    if place not in ("test", "test_sampled", "shifted"):  # validation rows are named after stages
+        return []
+    split = place.removesuffix("_sampled")
+    expected = {"system": {system}, "panel": {panel}, "split": {split}}
+    problems = [f"{name}: {c} is {set(rows[c])}, not {want}" for c, want in expected.items() if set(rows[c]) != want]
+    if rows["case_id"].tolist() != [c.case_id for c in table.split(split)][: len(rows)]:
+        problems.append(f"{name}: the cases are not those of the split '{split}', each once and in its order")
+    return problems
+
+
+def wrong_sweep(sweep: pd.DataFrame, untrained: pd.DataFrame, name: str) -> list[str]:
+    """Problems with a bias sweep: other cases than the untrained policy's unanimous ones, or another panel. Its verdicts come from
+    scores that are not stored, and cannot be checked."""
+    united = untrained[untrained["unanimous"]]
+    wanted = pd.DataFrame({
+        "case_id": united["case_id"], "image_sha256": united["image_sha256"], "panel_right": united["panel_vote"] == united["answer"]
+    }).reset_index(drop=True)  # fmt: skip
+    parts = (part[list(wanted)].reset_index(drop=True) for _, part in sweep.groupby("bias"))
+    return [] if all(part.equals(wanted) for part in parts) else [f"{name}: its cases or panels are not those of untrained_panel"]
+
+
+def wrong_routes(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str]:
+    """Problems with rows of triage: a verdict that does not follow from where the case was sent, cases that are left out."""
+    specialty = {case.case_id: case.specialty for case in table}
+    wrong = rows[(rows["department"] == rows["case_id"].map(specialty)) != rows["correct"]]
+    told = zip(wrong.index, wrong["case_id"], wrong["correct"], wrong["department"], strict=True)
+    problems = [f"{where}, row {n + 1} ({case}): marked {'right' if said else 'wrong'}, sent to {sent!r}" for n, case, said, sent in told]
+    known = [c.case_id for c in table.split("test") if c.specialty]
+    for system, part in rows.groupby("system"):
+        if part["case_id"].tolist() != known[: rows["case_id"].nunique()]:
+            problems.append(f"{where}: the cases of '{system}' are not the test cases with a department, each once and in their order")
+    return problems
+
+
+def wrong_opinions(opinions: Iterable[Mapping[str, Any]], table: CaseTable, where: str) -> list[str]:
+    """Problems with stored opinions: a response that, parsed again, names another option, a case that is not in the table, a key that
+    is not the hash of the request."""
+    problems, options = [], {case.case_id: case.options for case in table}
+    read = cache(parse_lenient)  # most responses are the same few words
+    for number, row in enumerate(opinions, start=1):
+        at, given = f"{where}, opinion {number} ({row['case_id']}, {row['model']})", options.get(row["case_id"])
+        if given is None:
+            problems.append(f"{at}: no such case in the table")
+        elif (said := read(row["response"], given).option) != row["option"]:
+            problems.append(f"{at}: the response says option {said}, the row says {row['option']}")
+        if row["key"] != request_key(json.loads(row["request"])):
+            problems.append(f"{at}: the key is not the hash of the request")
+    return problems

@@ -1,0 +1,88 @@
+"""The files of one run: rows, logs and numbers, each read from the run's folder, else from the stored reference run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmedlite.profiles import ROOT, InputError
+from mmedlite.provenance import no_nan
+
+
+class RunFolder:
+    """A folder of results, and the reference run that it falls back on where both saw the same cases.
+
+    Args:
+        folder: of the run. facts: what stands beside its numbers; "cases_sha256" decides whether the reference may serve.
+    """
+
+    reference = ROOT / "artifacts" / "reference"
+    opinions = ROOT / "artifacts" / "opinions"  # shipped; a run keeps beside itself what it asks on top of them
+
+    def __init__(self, folder: Path | str, facts: dict[str, Any]) -> None:
+        self.folder, self.facts = Path(folder), facts
+
+    def save_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the run in one step."""
+        (part := self.folder / f"{name}.part").parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(no_nan(content), indent=1) + "\n", encoding="utf-8")
+        part.replace(self.folder / name)
+
+    def results(self) -> dict[str, Any]:
+        """results.json of this run; empty where there is none yet."""
+        file = self.folder / "results.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return found
+
+    def update_results(self, **numbers: Any) -> None:
+        """Merge numbers into results.json, beside seed, code version and data hash."""
+        old = self.results()
+        for key, value in numbers.items():
+            old[key] = {**old[key], **value} if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+        self.save_json("results.json", {**old, **{k: self.facts[k] for k in ("seed", "code", "cases_sha256")}})
+
+    def reference_results(self) -> dict[str, Any]:
+        """results.json of the stored reference run; empty where there is none, or where it saw other cases."""
+        file = self.reference / "results.json"
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return found if found.get("cases_sha256") == self.facts["cases_sha256"] else {}
+
+    def _folders(self) -> list[Path]:
+        return [self.folder, *([self.reference] if self.reference_results() else [])]
+
+    def keep(self, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Store rows under ``results/<name>.parquet``; returns them."""
+        (part := self.folder / "results" / f"{name}.part").parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(part, compression="zstd", index=False)
+        part.replace(part.with_suffix(".parquet"))  # in one step: a table that is there is a whole one
+        return rows
+
+    def has_own_rows(self, name: str) -> bool:
+        """Has this run itself stored rows of that name?"""
+        return (self.folder / "results" / f"{name}.parquet").exists()
+
+    def has_rows(self, name: str) -> bool:
+        """Are there rows of that name in this run or the reference run?"""
+        return any((base / "results" / f"{name}.parquet").exists() for base in self._folders())
+
+    def rows(self, name: str) -> pd.DataFrame:
+        """Rows of this run, else of the reference run.
+
+        Raises:
+            InputError: neither has them.
+        """
+        for file in (base / "results" / f"{name}.parquet" for base in self._folders()):
+            if file.exists():
+                return pd.read_parquet(file)
+        raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
+
+    def log(self, name: str) -> list[dict[str, Any]]:
+        """A training log of this run, else of the reference run: one row a step."""
+        for file in (base / "logs" / f"{name}.json" for base in self._folders()):
+            if file.exists():
+                log: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+                return log
+        raise InputError(f"no training log '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
