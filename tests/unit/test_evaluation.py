@@ -206,9 +206,9 @@ def test_result_row_is_complete() -> None:
         "correct",
         "difficulty",
         "unanimous",
+        "panel_vote",
         "department",
         "question_type",
-        "panel_vote",
     ]
     assert row["option"] == -1 and row["correct"] is False and row["unanimous"] is True and row["difficulty"] == "easy"
     alone = ev.result_row(case("p", 1), [], 1, system="s", seed=3, panel="", department="")
