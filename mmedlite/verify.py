@@ -159,7 +159,7 @@ def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]
 def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) -> list[str]:
     """Problems with the rows of a run folder."""
     problems = []
-    for file in tqdm(sorted((run.folder / "results").rglob("*.parquet")), desc="checking rows", delay=3, leave=False):
+    for file in tqdm(sorted((run.folder / "results").rglob("*.parquet")), desc="checking rows", delay=3):
         name = file.relative_to(run.folder).as_posix()
         try:
             rows = pd.read_parquet(file)
