@@ -60,10 +60,13 @@ def answers(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check the hashes and re-score the stored rows of a run folder."""
-    from mmedlite.verify import main as check
+    """Check the hashes and re-score the stored rows of a run folder; prints every problem, 1 if there is one."""
+    from mmedlite.cases import read_table
+    from mmedlite.verify import verify as check
 
-    return check([args.folder, *(["--cases", args.cases] if args.cases else [])])
+    problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
+    print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
+    return int(bool(problems))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     one = commands.add_parser("answers", help=answers.__doc__)
     one.add_argument("--cases", required=True, help="JSON lines: response, options, expected")
     one = commands.add_parser("verify", help=verify.__doc__)
-    one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"))
+    one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"), help="a run folder (the last demo's), or artifacts")
     one.add_argument("--cases", help="the case table of the run, where it is not the phantom clinic")
     args = parser.parse_args(argv)
     try:

@@ -7,10 +7,8 @@ texts that are made up, the scores behind a bias sweep, a check whose status was
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
@@ -199,18 +197,3 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
         panels = cache(partial(_panels, run, table, opinions_of))
         problems += wrong_files(run, table, panels) + wrong_numbers(run, table, panels)
     return problems
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python -m mmedlite verify [FOLDER] [--cases TABLE]``: print every problem; 0 if there is none, else 1."""
-    parser = argparse.ArgumentParser(prog="python -m mmedlite verify", description=__doc__)
-    parser.add_argument("folder", nargs="?", default=str(ROOT / "artifacts"), help="a run folder, or artifacts (the default)")
-    parser.add_argument("--cases", help="the case table of the run, where it is not the phantom clinic")
-    args = parser.parse_args(argv)
-    problems = verify(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
-    print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
-    return int(bool(problems))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

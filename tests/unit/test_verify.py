@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from mmedlite import cli
 from mmedlite import verify as v
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, TableWriter, read_table
 from mmedlite.evaluation import result_row
-from mmedlite.profiles import InputError
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import PICKERS
 from mmedlite.run_folder import RunFolder
@@ -348,10 +348,10 @@ def test_damaged_rows_are_named_not_raised(run: Path, table: CaseTable) -> None:
 
 def test_exit_code(run: Path, table: CaseTable, capsys: pytest.CaptureFixture[str]) -> None:
     cases = ["--cases", str(table.path)]
-    assert v.main([str(run), *cases]) == 0
+    assert cli.main(["verify", str(run), *cases]) == 0
     assert capsys.readouterr().out.startswith("0 problems in")
     change_number(run, lambda r: r["triage"].update(trained=0.97))
-    assert v.main([str(run), *cases]) == 1
+    assert cli.main(["verify", str(run), *cases]) == 1
     assert "triage.trained" in capsys.readouterr().out
-    with pytest.raises(InputError, match="no such folder"):
-        v.main([str(run / "nowhere"), *cases])
+    assert cli.main(["verify", str(run / "nowhere"), *cases]) == 1
+    assert "no such folder" in capsys.readouterr().err
