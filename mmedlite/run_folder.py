@@ -31,11 +31,15 @@ class RunFolder:
         part.write_text(json.dumps(no_nan(content), indent=1) + "\n", encoding="utf-8")
         part.replace(self.folder / name)
 
-    def results(self) -> dict[str, Any]:
-        """results.json of this run; empty where there is none yet."""
-        file = self.folder / "results.json"
+    @staticmethod
+    def _results_in(folder: Path) -> dict[str, Any]:
+        file = folder / "results.json"
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         return found
+
+    def results(self) -> dict[str, Any]:
+        """results.json of this run; empty where there is none yet."""
+        return self._results_in(self.folder)
 
     def update_results(self, **numbers: Any) -> None:
         """Merge numbers into results.json, beside seed, code version and data hash."""
@@ -46,8 +50,7 @@ class RunFolder:
 
     def reference_results(self) -> dict[str, Any]:
         """results.json of the stored reference run; empty where there is none, or where it saw other cases."""
-        file = self.reference / "results.json"
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = self._results_in(self.reference)
         return found if found.get("cases_sha256") == self.facts["cases_sha256"] else {}
 
     def _folders(self) -> list[Path]:

@@ -56,14 +56,13 @@ def votes_on(case: Case) -> list[int]:
 
 
 def opinions_on(table: CaseTable, revision: str) -> list[dict[str, Any]]:
-    """What the Radiologist's three specialists said; cases with one picture and one question share a request."""
-    asks = [(Ask(case, "Radiologist", "diverse", i), o) for case in table for i, o in enumerate(votes_on(case))]
-    rows = [
+    """What the Radiologist's three specialists said; c9 asks what c8 asks, so the answers to c8 are its own."""
+    asks = [(Ask(case, "Radiologist", "diverse", i), o) for case in list(table)[:-1] for i, o in enumerate(votes_on(case))]
+    return [
         {"key": request_key(request := _request(ask, revision)), "request": json.dumps(request), "case_id": ask.case.case_id,
          "department": ask.department, "panel": ask.panel, "sample_index": ask.sample_index, "revision": revision, "model": ask.adapter,
          "response": f"<answer>{ask.case.options[o]}</answer>", "option": o} for ask, o in asks
     ]  # fmt: skip
-    return list({row["key"]: row for row in reversed(rows)}.values())[::-1]
 
 
 def rows_of(cases: list[Case], system: str) -> pd.DataFrame:
