@@ -92,11 +92,12 @@ class CurriculumTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, *args: Any, compute_entropy: bool = False, **kwargs: Any
     ) -> Any:
-        if self.args.gradient_checkpointing or set(kwargs["num_images"]) != {1}:  # no cache to share; rows of several pictures
+        if prompt_once.can_share(model, ids, kwargs["image_grid_thw"]):
+            with self.accelerator.autocast():
+                logps, entropies = prompt_once.score(model, ids, mask, keep, kwargs["pixel_values"], kwargs["image_grid_thw"])
+        else:
             more = {"compute_entropy": compute_entropy, **kwargs}
             logps, entropies, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, keep, *args, **more)
-        else:
-            logps, entropies = prompt_once.score(model, ids, mask, keep, kwargs["pixel_values"], kwargs["image_grid_thw"])
         if compute_entropy:
             self._scored = (logps, entropies)  # (B, T) each
         return logps, entropies, None

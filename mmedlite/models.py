@@ -11,24 +11,50 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+from transformers.image_utils import make_flat_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
+from trl.trainer.utils import add_fused_lm_head
 
+from mmedlite import prompt_once
 from mmedlite.profiles import ROOT, InputError, Lora
-from mmedlite.prompt_once import share_prompts
 from mmedlite.prompts import message
 
 logging.disable_progress_bar()  # "Loading weights", once a checkpoint, says nothing of a run's progress
 
 LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+
+
+class PicturesOnce(Qwen2VLImageProcessorPil):
+    """The image processor of Qwen2.5-VL; a picture that comes several times in a call, as in a group of rollouts, is prepared once."""
+
+    def preprocess(self, images: Any, **kwargs: Any) -> Any:
+        """Pixel values and grids of all pictures, as the plain processor gives them."""
+        pictures = make_flat_list_of_images(images)
+        pixels = [np.asarray(p) for p in pictures]
+        keys = [(p.shape, hashlib.blake2b(p.tobytes(), digest_size=16).digest()) for p in pixels]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        distinct = sorted(first.values())
+        out = super().preprocess([pictures[i] for i in distinct], **kwargs)
+        which = np.array([distinct.index(first[key]) for key in keys])
+        ends = np.cumsum([int(np.prod(np.asarray(grid))) for grid in out["image_grid_thw"]])
+        patches = np.split(np.arange(ends[-1]), ends[:-1])
+        out["pixel_values"] = out["pixel_values"][np.concatenate([patches[i] for i in which])]
+        out["image_grid_thw"] = out["image_grid_thw"][which]
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings under the plain processor's name, so that what is saved loads without the kit."""
+        return {**super().to_dict(), "image_processor_type": "Qwen2VLImageProcessor"}
 
 
 class ImageProcessorOnly(Qwen2_5_VLProcessor):
@@ -50,7 +76,7 @@ def load_processor(folder: str | Path) -> ImageProcessorOnly:
     folder = Path(folder)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        image = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        image = PicturesOnce.from_pretrained(folder)
     except Exception as error:
         what = f"cannot read tokenizer or image processor: {error}"
         raise InputError(what, str(folder), "restore the folder from git, or run `make artifacts`") from error
@@ -69,32 +95,67 @@ def resolve(path: str | Path) -> Path:
     return full
 
 
-def share_image_features(model: Any, capacity: int = 20_000) -> None:
-    """Encode each image once: remember the frozen tower's output by the hash of its pixels (bounded, oldest out first)."""
+class FeatureMemory:
+    """Features of pictures by key, the youngest ``limit`` bytes of them, on the CPU."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self.kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+
+    def add(self, key: bytes, features: torch.Tensor) -> None:
+        """Remember; the oldest go first."""
+        self.kept[key] = features
+        self.size += features.nbytes
+        while self.size > self.limit:
+            self.size -= self.kept.popitem(last=False)[1].nbytes
+
+
+MEMORY = FeatureMemory(2**30)  # of this process: policies that stand on one tower share it
+
+
+def share_image_features(model: Any, memory: FeatureMemory = MEMORY) -> None:
+    """Encode each image once: remember the output of the frozen tower by the hash of its weights and of the image's pixels."""
     core = model.model
     encode: Callable[..., Any] = core.get_image_features
-    memory: OrderedDict[bytes, torch.Tensor] = OrderedDict()
+    towers: dict[tuple[int, ...], bytes] = {}  # hash of the weights, as long as nobody has written to them
+
+    def tower() -> bytes:
+        written = tuple(p._version for p in core.visual.parameters())
+        if written not in towers:
+            digest = hashlib.blake2b(digest_size=16)
+            for p in core.visual.parameters():
+                digest.update(p.detach().cpu().float().numpy().tobytes())
+            towers.clear()
+            towers[written] = digest.digest()
+        return towers[written]
 
     def get_image_features(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **kwargs: Any) -> Any:
         if any(p.requires_grad for p in core.visual.parameters()):
             return encode(pixel_values, image_grid_thw, **kwargs)
         patches = pixel_values.split([int(n) for n in image_grid_thw.prod(1)])  # one (patches, channels) tensor an image
         keys = [
-            hashlib.blake2b(p.cpu().float().numpy().tobytes() + str(g.tolist()).encode(), digest_size=16).digest()
+            hashlib.blake2b(p.cpu().float().numpy().tobytes() + str(g.tolist()).encode(), digest_size=16, key=tower()).digest()
             for p, g in zip(patches, image_grid_thw, strict=True)
         ]
-        new = {key: i for i, key in enumerate(keys) if key not in memory}
+        found = {key: memory.kept[key] for key in keys if key in memory.kept}
+        new = {key: i for i, key in enumerate(keys) if key not in found}
         if new:
             index = list(new.values())
             with torch.no_grad():
                 fresh = encode(torch.cat([patches[i] for i in index]), image_grid_thw[index], **kwargs).pooler_output
-            memory.update(zip(new, (f.detach().cpu() for f in fresh), strict=True))
-        features = tuple(memory[key].to(pixel_values.device) for key in keys)  # each (tokens, hidden)
-        while len(memory) > capacity:
-            memory.popitem(last=False)
-        return BaseModelOutputWithPooling(pooler_output=features)
+            for key, features in zip(new, fresh, strict=True):
+                found[key] = features.detach().cpu()
+                memory.add(key, found[key])
+        return BaseModelOutputWithPooling(pooler_output=tuple(found[key].to(pixel_values.device) for key in keys))  # each (tokens, hidden)
 
     core.get_image_features = get_image_features
+
+
+def share_work(model: Any) -> None:
+    """Encode each image once, run each prompt once, and score tokens by TRL's head, which forms no logits of a whole batch."""
+    share_image_features(model)
+    prompt_once.share_prompts(model)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))
 
 
 def load_policy(folder: str | Path, dtype: str = "float32") -> Any:
@@ -109,13 +170,14 @@ def load_policy(folder: str | Path, dtype: str = "float32") -> Any:
     """
     path = resolve(folder)
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            path, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
+        )
     except Exception as error:
         raise InputError(f"cannot read the checkpoint: {error}", str(path), "restore it from git, or run `make artifacts`") from error
     model.requires_grad_(True)
     model.model.visual.requires_grad_(False)
-    share_image_features(model)
-    share_prompts(model)
+    share_work(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -173,18 +235,12 @@ def generate(
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
     batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True).to(model.device)
     ids = processor.tokenizer.convert_tokens_to_ids
-    options: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        torch.manual_seed(seed)
-        options = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    out = model.generate(
-        **batch,
-        **options,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ids("<|im_end|>"),
-        pad_token_id=ids("<|endoftext|>"),
-        suppress_tokens=[ids(t) for t in VISION_TOKENS],
-    )  # (n, prompt + new)
+    torch.manual_seed(seed)
+    config = GenerationConfig(
+        do_sample=temperature > 0, temperature=temperature or None, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
+        eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), suppress_tokens=[ids(t) for t in VISION_TOKENS],
+    )  # fmt: skip
+    out = model.generate(**batch, generation_config=config)  # (n, prompt + new)
     texts_out: list[str] = processor.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     return [t.strip() for t in texts_out]
 
@@ -197,17 +253,15 @@ def completion_log_probs(
     given: Sequence[str],
     wanted: Sequence[str],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probability of each token of ``wanted`` after prompt and ``given``: two (n, t) float tensors, values and mask."""
+    """Log-probability of each token of ``wanted`` after prompt and ``given``: two (n, t) float tensors, values and mask.
+
+    Rows with the same picture, prompt and ``given``, as the options of a case, share their forward pass.
+    """
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) + g
              for p, g in zip(prompts, given, strict=True)]  # fmt: skip
     batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True)  # left-padded
     tails = processor.tokenizer(list(wanted), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
-    t = tails["input_ids"].shape[1]
-    batch["input_ids"] = torch.cat([batch["input_ids"], tails["input_ids"]], 1)
-    batch["attention_mask"] = torch.cat([batch["attention_mask"], tails["attention_mask"]], 1)
-    if "mm_token_type_ids" in batch:
-        batch["mm_token_type_ids"] = torch.cat([batch["mm_token_type_ids"], torch.zeros_like(tails["input_ids"])], 1)
-    logits = model(**batch.to(model.device), logits_to_keep=t + 1).logits[:, :-1]  # (n, t, vocabulary)
-    target = tails["input_ids"].to(model.device)
-    logps = logits.float().log_softmax(-1).gather(2, target[..., None])[..., 0]  # (n, t)
-    return logps, tails["attention_mask"].to(model.device)
+    batch, tails = batch.to(model.device), tails.to(model.device)
+    ids, mask = (torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask"))
+    values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
+    return values, tails["attention_mask"]

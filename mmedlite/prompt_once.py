@@ -1,55 +1,69 @@
 """Prompt once: the G rollouts of a group share one forward pass of their prompt, in generation and in scoring.
 
 A medical prompt is mostly image and question, its completion a few words, so most of a GRPO step would be the same prompt again and
-again. Keys and values of each distinct (prompt, picture) are computed once and indexed by its rollouts; gradients flow through them.
+again. The rollouts of a prompt are laid behind it in one sequence instead, and an attention mask lets each of them see the prompt and
+itself alone:
+
+    prompt . . . . | rollout 0 . . | rollout 1 . . | ...
+
+Each rollout begins with a copy of the prompt's last token, which predicts the rollout's first. No key or value is copied.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from transformers import GenerationConfig
 
 
-def distinct(ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first row of each distinct prompt, and which of them each row bears: (u,) and (n,) long.
+class Groups(NamedTuple):
+    """Which rows bear the same prompt and picture: u groups of at most ``size`` rows."""
+
+    first: torch.Tensor  # (u,) long: the first row of each group
+    which: torch.Tensor  # (n,) long: the group of each row
+    place: torch.Tensor  # (n,) long: its place in the group
+    size: int
+
+
+def groups(ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: torch.Tensor) -> Groups:
+    """Group rows whose prompt and picture are the same, value for value.
 
     Args:
         ids, mask: (n, p) prompts, left-padded. pixels: (patches of all rows, channels). grid: (n, 3) long; one picture a row.
     """
-    seen: dict[bytes, int] = {}
-    first: list[int] = []
-    which: list[int] = []
     patches = pixels.split([int(k) for k in grid.prod(1)])
-    for i, parts in enumerate(zip(ids, mask, patches, grid, strict=True)):
-        key = b"".join(hashlib.blake2b(p.detach().cpu().float().numpy().tobytes(), digest_size=16).digest() for p in parts)
-        if key not in seen:
-            seen[key] = len(first)
-            first.append(i)
-        which.append(seen[key])
-    return torch.tensor(first, device=ids.device), torch.tensor(which, device=ids.device)
+    texts = [tuple(row) for row in torch.cat([ids, mask, grid], 1).tolist()]
+    members: list[list[int]] = []
+    by_text: dict[tuple[int, ...], list[int]] = {}
+    which, place = [], []
+    for i, text in enumerate(texts):
+        alike = by_text.setdefault(text, [])
+        group = next((g for g in alike if torch.equal(patches[i], patches[members[g][0]])), None)
+        if group is None:
+            group = len(members)
+            members.append([])
+            alike.append(group)
+        which.append(group)
+        place.append(len(members[group]))
+        members[group].append(i)
+    first, group_of, place_of = (torch.tensor(column, device=ids.device) for column in ([m[0] for m in members], which, place))
+    return Groups(first, group_of, place_of, max(map(len, members)))
 
 
-def _positions(model: Any) -> Any:
-    """The part of a Qwen2.5-VL, however wrapped, that remembers how far pictures shift the positions of the text after them."""
+def _core(model: Any) -> Any:
+    """The part of a Qwen2.5-VL, however wrapped, that knows the positions of text and pictures."""
     return next(part for part in model.modules() if hasattr(part, "rope_deltas"))
 
 
-def prefill(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: torch.Tensor, first: torch.Tensor, which: torch.Tensor
-) -> Any:
-    """Keys and values of all but the last token of each row's prompt, computed once for the rows ``first``: a cache of n rows."""
-    patches = pixels.split([int(k) for k in grid.prod(1)])
-    head, core = ids[first, :-1], _positions(model)
-    out = model(
-        input_ids=head, attention_mask=mask[first, :-1], mm_token_type_ids=(head == core.config.image_token_id).int(),
-        pixel_values=torch.cat([patches[int(i)] for i in first]), image_grid_thw=grid[first], use_cache=True, logits_to_keep=1,
-    )  # fmt: skip
-    out.past_key_values.batch_select_indices(which)
-    core.rope_deltas = core.rope_deltas[which]  # (n, 1)
-    return out.past_key_values
+def _prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: torch.Tensor, first: torch.Tensor) -> Any:
+    """The distinct prompts: ids and mask (u, p), positions (3, u, p), and their pictures as the model takes them."""
+    patches, core = pixels.split([int(k) for k in grid.prod(1)]), _core(model)
+    ids, mask, grid = ids[first], mask[first], grid[first]
+    kinds = (ids == core.config.image_token_id).int()
+    positions, _ = core.get_rope_index(ids, mm_token_type_ids=kinds, image_grid_thw=grid, attention_mask=mask)
+    return ids, mask, positions, {"pixel_values": torch.cat([patches[int(i)] for i in first]), "image_grid_thw": grid}
 
 
 def score(
@@ -60,31 +74,85 @@ def score(
     Args:
         model: with TRL's fused head. ids, mask: (n, p + keep), prompts left-padded, completions right-padded.
     """
-    prompts = ids[:, :-keep], mask[:, :-keep], pixels, grid
-    cache = prefill(model, *prompts, *distinct(*prompts))
-    tail = slice(-keep - 1, None)  # from the last token of the prompt on
-    positions = (mask.cumsum(1) - 1)[:, tail] + _positions(model).rope_deltas  # (n, keep + 1)
-    out = model(
-        input_ids=ids[:, tail], attention_mask=mask, position_ids=positions.expand(3, -1, -1), past_key_values=cache,
-        labels=ids[:, tail].masked_fill(mask[:, tail] == 0, -100), fused_lm_head=True,
-    )  # fmt: skip
-    return out.log_probs, out.entropy
+    group = groups(ids[:, :-keep], mask[:, :-keep], pixels, grid)
+    prompt_ids, prompt_mask, positions, pictures = _prompts(model, ids[:, :-keep], mask[:, :-keep], pixels, grid, group.first)
+    u, p = prompt_ids.shape
+    tail, real = ids[:, p - 1 :], mask[:, p - 1 :].bool()  # (n, 1 + keep): the prompt's last token, then the rollout
+    lengths = ids.new_zeros(u, group.size)
+    lengths[group.which, group.place] = real.sum(1)
+    begin = p - 1 + (lengths.cumsum(1) - lengths)[group.which, group.place]  # (n,): where each rollout begins in its sequence
+    step = torch.arange(keep + 1, device=ids.device).expand_as(tail)
+    row, column = group.which[:, None].expand_as(tail)[real], (begin[:, None] + step)[real]  # of each real token
+    length = p - 1 + int(lengths.sum(1).max())  # l in the shapes below
+
+    def lay(of_prompts: torch.Tensor, of_rollouts: torch.Tensor, empty: int) -> torch.Tensor:  # (..., u, p - 1), (..., tokens)
+        laid = of_prompts.new_full((*of_prompts.shape[:-1], length), empty)
+        laid[..., : p - 1] = of_prompts
+        laid[..., row, column] = of_rollouts
+        return laid
+
+    packed = lay(prompt_ids[:, :-1], tail[real], 0)  # (u, l)
+    # Whose token is it? -1 the prompt's, from 0 on a rollout's, -2 padding: the prompt is seen by all, the others by their like.
+    part = lay(prompt_mask[:, :-1] - 2, group.place[:, None].expand_as(tail)[real], -2)  # (u, l)
+    seen, by = part[:, None], part[:, :, None]
+    visible = ((seen == -1) | (seen == by)).tril()  # (u, l, l)
+    places = lay(positions[..., :-1], positions[:, row, -1] + step[real], 0)  # (3, u, l)
+    labels = lay(torch.full_like(prompt_ids[:, :-1], -100), tail.masked_fill(step == 0, -100)[real], -100)
+    out = model(input_ids=packed, attention_mask=visible[:, None], position_ids=places, **pictures, labels=labels, fused_lm_head=True)
+    found = []
+    for values in (out.log_probs, out.entropy):  # (u, l - 1), each for the token after its own
+        back = values.new_zeros(tail.shape).index_put((real,), torch.nn.functional.pad(values, (1, 0))[row, column])
+        found.append(back[:, 1:])
+    return found[0], found[1]
+
+
+def _generate(model: Any, config: GenerationConfig, group: Groups, prompts: Any) -> torch.Tensor:
+    """Completions of all rows, each prompt run once: (n, t) long, padded after the end token."""
+    prompt_ids, prompt_mask, positions, pictures = prompts
+    device = prompt_ids.device
+    ends = torch.tensor(config.eos_token_id, device=device).view(-1)
+    u, rows, chosen = len(prompt_ids), (group.which, group.place), []
+    out = model(input_ids=prompt_ids, attention_mask=prompt_mask, position_ids=positions, **pictures, use_cache=True, logits_to_keep=1)
+    logits, cache = out.logits[group.which, -1], out.past_key_values  # (n, vocabulary)
+    own = torch.eye(group.size, dtype=torch.bool, device=device).expand(u, 1, -1, -1)  # a rollout sees none of its neighbours
+    visible = prompt_mask.bool()[:, None, None].expand(-1, -1, group.size, -1)  # (u, 1, size, p)
+    done = torch.zeros(len(group.which), dtype=torch.bool, device=device)
+    for step in range(config.max_new_tokens):
+        logits = logits.float()
+        logits[:, config.suppress_tokens or []] = -torch.inf
+        greedy = not config.do_sample
+        token = logits.argmax(-1) if greedy else torch.multinomial((logits / config.temperature).softmax(-1), 1)[:, 0]  # (n,)
+        token = token.masked_fill(done, config.pad_token_id)
+        chosen.append(token)
+        done = done | torch.isin(token, ends)
+        if step + 1 == config.max_new_tokens or bool(done.all()):
+            break
+        last = prompt_ids.new_full((u, group.size), config.pad_token_id)
+        last[rows] = token
+        visible = torch.cat([visible, own], 3)  # (u, 1, size, p + size * (step + 1))
+        place = (positions[:, :, -1:] + 1 + step).expand(-1, -1, group.size)  # (3, u, size)
+        out = model(input_ids=last, attention_mask=visible, position_ids=place, past_key_values=cache, use_cache=True)
+        logits = out.logits[rows]
+    return torch.stack(chosen, 1)
+
+
+def can_share(model: Any, ids: torch.Tensor, grid: torch.Tensor | None) -> bool:
+    """Is there one picture a row, and attention that takes a mask of this kind?"""
+    return grid is not None and len(grid) == len(ids) and _core(model).config.text_config._attn_implementation == "sdpa"
 
 
 def share_prompts(model: Any) -> None:
-    """Let ``model.generate`` run each distinct prompt of a batch once."""
+    """Let ``model.generate`` run each distinct prompt of a batch once; greedy, or sampled from the full vocabulary."""
     plain: Callable[..., Any] = model.generate
 
     @torch.no_grad()
-    def generate(**inputs: Any) -> Any:
+    def generate(generation_config: GenerationConfig, **inputs: Any) -> Any:
+        full = generation_config.top_p in (None, 1.0) and not generation_config.top_k and not generation_config.min_p
+        if not (full and can_share(model, inputs["input_ids"], inputs.get("image_grid_thw"))):
+            return plain(generation_config=generation_config, **inputs)
         ids, mask, pixels, grid = (inputs[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw"))
-        if len(grid) != len(ids):  # not one picture a row
-            return plain(**inputs)
-        first, which = distinct(ids, mask, pixels, grid)
-        if len(first) == len(which):
-            return plain(**inputs)
-        cache = prefill(model, ids, mask, pixels, grid, first, which)
-        text = {k: v for k, v in inputs.items() if k not in ("pixel_values", "image_grid_thw", "mm_token_type_ids")}
-        return plain(**text, past_key_values=cache)
+        group = groups(ids, mask, pixels, grid)
+        completions = _generate(model, generation_config, group, _prompts(model, ids, mask, pixels, grid, group.first))
+        return torch.cat([ids, completions], 1)
 
     model.generate = generate

@@ -18,9 +18,8 @@ from data_prep.tiny_examples import as_case
 from data_prep.tiny_model import build_model, build_processor, save
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.grpo import picture_rows
-from mmedlite.models import ImageProcessorOnly, new_adapter, share_image_features
+from mmedlite.models import ImageProcessorOnly, new_adapter, share_work
 from mmedlite.profiles import Grpo, Lora
-from mmedlite.prompt_once import share_prompts
 from mmedlite.prompts import attending_prompt, message
 from mmedlite.provenance import weights_sha256
 
@@ -62,8 +61,7 @@ def base(seed: int = 0, shared: bool = True, likely: str = "<|im_end|>", strengt
         words[tools.tokenizer.convert_tokens_to_ids(likely)] = state * strength / state.square().sum()
     model.model.visual.requires_grad_(False)
     if shared:
-        share_image_features(model)
-        share_prompts(model)
+        share_work(model)
     return model
 
 
@@ -127,7 +125,7 @@ policy = "POLICY"
 specialists = "SPECIALISTS"
 source = "phantoms"
 panels = ["diverse", "paper_like"]
-eval_batch = 256
+eval_batch = 64
 eval_cases = 0
 dtype = "float32"
 

@@ -39,7 +39,7 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "no tokens": ("max_new_tokens = 6", "max_new_tokens = 0", "grpo.max_new_tokens", "not above 0"),
     "temperature 0": ("temperature = 1.0", "temperature = 0", "grpo.temperature", "not above 0"),
     "negative learning rate": ("learning_rate = 1e-3", "learning_rate = -1e-3", "grpo.learning_rate", "not above 0"),
-    "no evaluation batch": ("eval_batch = 256", "eval_batch = 0", "eval_batch", "not above 0"),
+    "no evaluation batch": ("eval_batch = 64", "eval_batch = 0", "eval_batch", "not above 0"),
     "parts that do not fit": ("gradient_accumulation = 1", "gradient_accumulation = 3", "gradient_accumulation", "2 prompts x 2"),
     "unknown panel": ("panels = ", 'panels = ["diverse", "expert"] #', "panels", "'expert'"),
     "unknown dtype": ("dtype = ", 'dtype = "int3" #', "dtype", "'int3'"),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from trl.trainer.utils import add_fused_lm_head
+from transformers import GenerationConfig
 
 from data_prep.drawing import draw
 from data_prep.phantoms import DIALS, sample
@@ -20,27 +20,52 @@ from tests.small import base, policy, processor
 
 KEEP, ROWS = 5, 6  # completion tokens, rows
 
+ALIKE = {
+    "pictures are not told apart": ("torch.equal(patches[i], patches[members[g][0]])", "True"),
+    "texts are not told apart": ("by_text.setdefault(text, [])", "by_text.setdefault((), [])"),
+    "no rollout has a place of its own": ("place.append(len(members[group]))", "place.append(0)"),
+    "the picture of another prompt": ("patches[int(i)] for i in first]", "patches[int(i)] for i in first.roll(1)]"),
+    "positions without the picture's shift": (
+        "    return ids, mask, positions, {",
+        "    positions = (mask.cumsum(1) - 1).expand(3, -1, -1)\n    return ids, mask, positions, {",
+    ),
+}
 MUTANTS = {
-    "pictures are not told apart": ("for i, parts in enumerate(zip(ids, mask, patches, grid, strict=True))",
-                                    "for i, parts in enumerate(zip(ids, mask, strict=True))"),
-    "texts are not told apart": ("zip(ids, mask, patches, grid, strict=True)", "zip(patches, grid, strict=True)"),
-    "the cache of another row": ("batch_select_indices(which)", "batch_select_indices(which.flip(0))"),
-    "the whole cache of the first prompt": ("batch_select_indices(which)", "batch_select_indices(which * 0)"),
-    "positions without the picture's shift": (" + _positions(model).rope_deltas", ""),
-    "positions that count the padding": ("(mask.cumsum(1) - 1)[:, tail]", "torch.arange(mask.shape[1])[tail]"),
-    "no gradient through the prompt": ("    return out.past_key_values\n",
-                                       "    for layer in out.past_key_values.layers:\n"
-                                       "        layer.keys, layer.values = layer.keys.detach(), layer.values.detach()\n"
-                                       "    return out.past_key_values\n"),
-    "the last token of the prompt twice": ("ids[first, :-1], _positions", "ids[first], _positions"),
+    **ALIKE,
+    "rollouts see one another": ("((seen == -1) | (seen == by)).tril()", "(seen >= -1).tril() | torch.eye(seen.shape[-1]).bool()"),
+    "rollouts do not see the prompt": ("((seen == -1) | (seen == by)).tril()", "(seen == by).tril()"),
+    "rollouts see the words to come": (".tril()", ""),
+    "padding of the prompt is seen": ("prompt_mask[:, :-1] - 2", "prompt_mask[:, :-1] * 0 - 1"),
+    "positions go on from rollout to rollout": ("positions[:, row, -1] + step[real]", "positions[:, row, -1] + column - column.min()"),
+    "positions one too far": ("positions[:, row, -1] + step[real]", "positions[:, row, -1] + step[real] + 1"),
+    "rollouts laid over one another": ("lengths[group.which, group.place] = real.sum(1)",
+                                       "lengths[group.which, group.place] = real.sum(1) - 1"),
+    "log-probabilities one token late": ("(values, (1, 0))[row, column]", "(values, (0, 1))[row, column]"),
+    "the rollout of a neighbour": ("lengths[group.which, group.place] = real.sum(1)",
+                                   "lengths[group.which, group.place] = real.sum(1)\n    group = group._replace(which=group.which.flip(0))"),
+}  # fmt: skip
+IN_GENERATION = {
+    **ALIKE,
+    "rollouts see one another": ("own = torch.eye(group.size, dtype=torch.bool, device=device)",
+                                 "own = torch.ones(group.size, group.size, dtype=torch.bool, device=device)"),
+    "rollouts forget their own words": ("own = torch.eye(group.size, dtype=torch.bool, device=device)",
+                                        "own = torch.zeros(group.size, group.size, dtype=torch.bool, device=device)"),
+    "padding of the prompt is seen": ("prompt_mask.bool()[:, None, None]", "(prompt_mask >= 0)[:, None, None]"),
+    "positions one too far": ("positions[:, :, -1:] + 1 + step", "positions[:, :, -1:] + 2 + step"),
+    "positions stand still": ("positions[:, :, -1:] + 1 + step", "positions[:, :, -1:] + 1"),
+    "the first words of another prompt": ("out.logits[group.which, -1]", "out.logits[group.which.flip(0), -1]"),
+    "the words of a neighbour": ("last[rows] = token", "last[rows] = token.flip(0)"),
+    "another temperature": ("logits / config.temperature", "logits"),
+    "a suppressed word": ("logits[:, config.suppress_tokens or []] = -torch.inf", "pass"),
+    "words after the end": ("token.masked_fill(done, config.pad_token_id)", "token"),
 }  # fmt: skip
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Six rows of three prompts, in mixed order: two texts on one picture, one text on two pictures; completions of unlike length."""
+    """Six rows of three prompts, mixed, of unlike number: two texts on one picture, one text on two; completions of unlike length."""
     tools, pictures = processor(), [draw(sample(seed, DIALS)["phantoms"][0]) for seed in (0, 1)]
     prompts = [("What is seen?", 0), ("Is there a nodule in this image, or is there a mass?", 0), ("What is seen?", 1)]
-    order = [0, 2, 1, 0, 2, 1]
+    order = [0, 2, 1, 0, 2, 0]
     texts = [tools.apply_chat_template(message(prompts[k][0]), add_generation_prompt=True, tokenize=False) for k in order]
     given = tools(text=texts, images=[pictures[prompts[k][1]] for k in order], return_tensors="pt", padding=True)
     torch.manual_seed(1)
@@ -76,7 +101,6 @@ def faults(module: Any) -> list[str]:
     ids, mask, given = batch()
     expected = plain(model, ids, mask, given)
     expected_gradient = gradient(expected, model)
-    add_fused_lm_head(model.get_base_model(), temperature=1.0, outputs=("log_probs", "entropy"))
     found = module.score(model, ids, mask, KEEP, given["pixel_values"], given["image_grid_thw"])
     names = ("log-probabilities", "entropies")
     wrong = [n for n, a, b in zip(names, found, expected, strict=True) if not torch.allclose(a, b, atol=1e-4)]
@@ -88,30 +112,49 @@ def faults(module: Any) -> list[str]:
     return wrong
 
 
+def sampled(model: Any, given: Any, config: GenerationConfig, chosen: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """The ids that ``model.generate`` gives, and the probabilities (n, vocabulary) from which it drew each step; ``chosen`` draws."""
+    seen: list[torch.Tensor] = []
+    real = torch.multinomial
+
+    def draw(p: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        seen.append(p)
+        return chosen(p)[:, None]
+
+    torch.multinomial = draw
+    try:
+        return model.generate(**given, generation_config=config), seen
+    finally:
+        torch.multinomial = real
+
+
 def generation_faults(module: Any) -> list[str]:
-    """What differs between generation from shared prompts and the plain one: words, or the logits behind them."""
-    ids, mask, given = batch()
-    settings = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
-    model = base(strength=0)
-    model.generate = types.MethodType(type(model).generate, model)
-    expected = model.generate(**given, **settings)
+    """What differs between generation from shared prompts and the plain one: words, or the probabilities behind them."""
+    _, _, given = batch()
+    ends = processor().tokenizer.convert_tokens_to_ids("<|im_end|>")
+    config = GenerationConfig(
+        max_new_tokens=4, do_sample=True, temperature=0.7, top_k=0, top_p=1.0, eos_token_id=ends, pad_token_id=0, suppress_tokens=[40]
+    )  # fmt: skip
+
+    def chosen(p: torch.Tensor) -> torch.Tensor:  # unlike words, and one row ends early
+        words = p.topk(ROWS).indices[range(ROWS), range(ROWS)]
+        words[-1] = ends
+        return words
+
+    model = base(shared=False, strength=0)
+    expected, wanted = sampled(model, given, config, chosen)
     module.share_prompts(model)
-    found = model.generate(**given, **settings)
-    same = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found.logits, expected.logits, strict=True))
-    return [] if same and torch.equal(found.sequences, expected.sequences) else ["generation"]
+    found, seen = sampled(model, given, config, chosen)
+    wrong = [] if torch.equal(found, expected) else ["words"]
+    for step, (a, b) in enumerate(zip(seen, wanted, strict=False)):
+        live = slice(None, -1 if step else None)  # the last row has ended after one word
+        if not torch.allclose(a[live].log(), b[live].log(), atol=1e-4):
+            wrong.append(f"probabilities of step {step}")
+    return wrong
 
 
 def test_shared_passes_are_those_of_a_plain_one() -> None:
     assert faults(prompt_once) == [] and generation_faults(prompt_once) == []
-
-
-IN_GENERATION = {
-    "pictures are not told apart": MUTANTS["pictures are not told apart"],
-    "texts are not told apart": MUTANTS["texts are not told apart"],
-    "the cache of another row": MUTANTS["the cache of another row"],
-    "positions without the picture's shift": ("core.rope_deltas[which]", "core.rope_deltas[which] * 0"),
-    "the picture once more": ('("pixel_values", "image_grid_thw", "mm_token_type_ids")', "()"),
-}
 
 
 @pytest.mark.parametrize(("watch", "name"), [*((faults, n) for n in MUTANTS), *((generation_faults, n) for n in IN_GENERATION)])

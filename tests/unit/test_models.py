@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tokenizers import AddedToken
 from data_prep.tiny_model import IMAGE_TOKENS, TAGS, build_processor
 from mmedlite.models import (
     VISION_TOKENS,
+    FeatureMemory,
     completion_log_probs,
     generate,
     load_adapter,
@@ -201,7 +203,7 @@ def test_each_picture_is_encoded_once() -> None:
     model = base(shared=False)
     plain = features(model, pictures(4))
     calls = counted(model)
-    share_image_features(model)
+    share_image_features(model, FeatureMemory(2**20))
     a, b, c, d = pictures(4)
     assert torch.allclose(features(model, [a, b, a]), torch.cat([plain[:32], plain[:16]]), atol=1e-6)
     assert calls == [2]
@@ -214,7 +216,7 @@ def test_each_picture_is_encoded_once() -> None:
 def test_one_pixel_makes_another_picture() -> None:
     model = base(shared=False)
     calls = counted(model)
-    share_image_features(model)
+    share_image_features(model, FeatureMemory(2**20))
     (first,) = pictures(1)
     other = first.copy()
     other.putpixel((10, 10), (0, 255, 0))
@@ -225,7 +227,7 @@ def test_one_pixel_makes_another_picture() -> None:
 def test_a_tower_in_training_is_always_asked() -> None:
     model = base(shared=False)
     calls = counted(model)
-    share_image_features(model)
+    share_image_features(model, FeatureMemory(2**20))
     images = pictures(2)
     features(model, images)
     model.model.visual.requires_grad_(True)
@@ -239,14 +241,43 @@ def test_a_tower_in_training_is_always_asked() -> None:
 def test_the_memory_is_bounded() -> None:
     model = base(shared=False)
     calls = counted(model)
-    share_image_features(model, capacity=3)
     images = pictures(5)
     expected = features(base(shared=False), images)
+    memory = FeatureMemory(3 * expected.nbytes // 5)
+    share_image_features(model, memory)
     assert torch.allclose(features(model, images), expected, atol=1e-6)  # more at once than it holds
     features(model, images[2:])  # the three youngest are still there
     assert calls == [5]
     features(model, images[:1])  # the oldest went first
     assert calls == [5, 1]
+    assert memory.size == sum(f.nbytes for f in memory.kept.values()) <= memory.limit
+
+
+def test_models_on_one_tower_share_its_memory_and_others_do_not() -> None:
+    memory, images = FeatureMemory(2**20), pictures(3)
+    first, same, other = base(shared=False), base(shared=False), base(1, shared=False)
+    calls = [counted(model) for model in (first, same, other)]
+    for model in (first, same, other):
+        share_image_features(model, memory)
+    expected = features(base(1, shared=False), images)
+    assert torch.equal(features(first, images), features(same, images))
+    assert torch.allclose(features(other, images), expected, atol=1e-6)
+    assert calls == [[3], [], [3]]
+
+
+def test_features_of_a_changed_tower_are_not_taken_up() -> None:
+    """An optimiser writes to the weights of a tower that is frozen again afterwards."""
+    model, images = base(shared=False), pictures(2)
+    share_image_features(model, FeatureMemory(2**20))
+    before = features(model, images)
+    model.model.visual.requires_grad_(True)
+    features(model, images).sum().backward()
+    torch.optim.SGD(model.model.visual.parameters(), lr=1e-3).step()
+    model.model.visual.requires_grad_(False)
+    after = features(model, images)
+    assert not torch.allclose(before, after, atol=1e-4)
+    model.model.get_image_features = types.MethodType(type(model.model).get_image_features, model.model)
+    assert torch.allclose(after, features(model, images), atol=1e-6)
 
 
 def test_sharing_changes_no_answer() -> None:
@@ -290,7 +321,7 @@ def generated_ids(model: Any, monkeypatch: pytest.MonkeyPatch, suppress: bool) -
 
     def watched(**kwargs: Any) -> torch.Tensor:
         if not suppress:
-            kwargs["suppress_tokens"] = None
+            kwargs["generation_config"].suppress_tokens = None
         out: torch.Tensor = real(**kwargs)
         found.update(out[:, kwargs["input_ids"].shape[1] :].flatten().tolist())
         return out

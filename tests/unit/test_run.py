@@ -88,8 +88,13 @@ def test_results_are_merged(run: Run) -> None:
 
 
 DECIDING = [
-    "mmedlite/grpo.py", "mmedlite/pipeline.py", "mmedlite/ideal_reader.py", "mmedlite/prompts.py",
-    "mmedlite/answers/__init__.py", "data_prep/phantoms.py", "data_prep/drawing.py",
+    "mmedlite/grpo.py",
+    "mmedlite/pipeline.py",
+    "mmedlite/ideal_reader.py",
+    "mmedlite/prompts.py",
+    "mmedlite/answers/__init__.py",
+    "data_prep/phantoms.py",
+    "data_prep/drawing.py",
 ]
 
 
