@@ -50,7 +50,7 @@ test: $(STAMP)
 	rm -rf reports runs/nbval
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest tests --ignore=tests/slow --junitxml=reports/tests.xml
+	$(PY) -m pytest tests --ignore=tests/slow -n 2 --dist loadfile --junitxml=reports/tests.xml
 	MMEDLITE_PROFILE=tiny MMEDLITE_RUN="$(CURDIR)/runs/nbval" $(PY) -m pytest -p tests.nbval_plugin --nbval --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --junitxml=reports/notebooks.xml notebooks/0*.ipynb
 	$(PY) tests/check_suites.py reports test
