@@ -120,7 +120,7 @@ class Reader:
         if self.polar and (said := P.polar.match(content)):
             return self.yes_no(said, content)
         for i in self.named(content)[:1]:
-            if len(self.texts[i]) > 3:
+            if len(self.texts[i]) > 3 and not (self.polar and P.refusal.match(content)):  # "no idea" is no No
                 return self.text_leads(i, content, norm)
         if (m := P.immediate.match(content)) and (m[2] or self.stands(m[1], content[m.end() :])):
             return self.letter_leads(m[1] or m[2], content[m.end() :])
@@ -143,7 +143,7 @@ class Reader:
         rest = norm[len(self.texts[index]) - 1 :]
         others = [self.texts[j] for j in self.known if j != index]
         joined = bool(re.match(r" (?:or|and|oder|ou|y|et|und) ", rest)) and any(text in rest for text in others)
-        joined = joined or any(rest.startswith(text) for text in others)
+        joined = joined or any(rest.startswith(text) for text in others) or bool(P.bad_words.match(rest))
         letters = {self.letter(c) for c in re.findall(r"\(([A-Z])\)", content)} - {None, index}
         return Parsed(None, "ambiguous") if joined or letters else Parsed(index)
 
@@ -166,7 +166,7 @@ class Reader:
         rest = content[said.end(said.lastindex or 0) :]
         other = re.search(r"\bno\b" if said[1] else r"\byes\b", rest, re.I)
         gap = rest[: other.start()] if other else "."
-        if re.fullmatch(r"[ ,/|&?-]*|\W*(?:or|and)\W*", gap, re.I) or (other and P.turn.search(gap)):
+        if re.fullmatch(r"[ ,/|&?-]*|\W*(?:or|and)\W*", gap, re.I) or (other and P.turn.search(gap)) or P.bad_words.match(_norm(rest)):
             return Parsed(None, "ambiguous")
         return Parsed(self.polar[0 if said[1] else 1])
 
