@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any
 
 import nbformat
-import numpy as np
 import pandas as pd
 from nbclient import NotebookClient
 
@@ -30,7 +29,7 @@ from mmedlite.rewards import format_reward
 from mmedlite.run import Run
 from mmedlite.run_folder import OtherRun, RunFolder
 from mmedlite.side_by_side import Step, side_by_side
-from mmedlite.store import OpinionStore
+from mmedlite.store import OpinionStore, request_key
 from mmedlite.summary import triage_numbers
 from mmedlite.triage import route
 from mmedlite.verify import write_manifest
@@ -41,10 +40,9 @@ WORK = ROOT / "runs" / "artifacts"
 NOISE = (str(ROOT), "Warning", "warnings.warn(")  # lines of stderr that say nothing to a reader
 
 
-def random_reward(completions: list[Any], trainer_state: Any, **_: Any) -> list[float]:
-    """Control: a coin toss for each answer, drawn anew in each step. There is nothing in it to learn; a finite run drifts all the same."""
-    coins = np.random.default_rng([7, trainer_state.global_step]).integers(0, 2, len(completions))
-    return [float(c) for c in coins]
+def random_reward(completions: list[Any], **_: Any) -> list[float]:
+    """Control: a coin toss decided by the text itself. It says nothing of the right department: only which words win a coin is learned."""
+    return [float(int(request_key({"text": str(c)})[:8], 16) % 2) for c in completions]
 
 
 def models_and_cases() -> None:
