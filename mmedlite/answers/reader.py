@@ -158,7 +158,9 @@ class Reader:
         rival = (m for m in P.or_letter.finditer(sentence) if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or "))
         if any(self.letter(m[1]) not in (None, index) for m in rival) or (named and index not in named):
             return Parsed(None, "ambiguous")
-        return Parsed(None, "ambiguous") if pair and not named and char not in pair.groups() else Parsed(index)
+        if pair and not named and char not in pair.groups() and not P.not_after.match(after[pair.end() :]):
+            return Parsed(None, "ambiguous")
+        return Parsed(index)
 
     def yes_no(self, said: re.Match[str], content: str) -> Parsed:
         """A leading yes or no, unless the opposite is joined to it or it is taken back."""
