@@ -16,7 +16,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_NUM_THREADS ?= 1
 
 help:
-	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number (about 13 minutes)"
+	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number"
 	@echo "make lab                  open the notebooks in Jupyter Lab"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test, then the slow suites"

@@ -72,7 +72,7 @@ def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str]]
     """Every row of the source, and the names of sub-folders that hold no labels and were left out."""
     if not source.is_dir():
         raise InputError("no such folder", str(source), "name the folder of your pictures with --source")
-    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     sets = [source] if labelled(source) else [folder for folder in folders if labelled(folder)]
     rows = [
         make_row(folder, f"{folder.name}/{name}, row {number}", fields, modality)

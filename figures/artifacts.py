@@ -20,13 +20,14 @@ import pandas as pd
 from nbclient import NotebookClient
 
 from figures import cards, readme
+from mmedlite.cases import SPLITS
 from mmedlite.checks import BANDS, make_band
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager
 from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.rewards import format_reward
 from mmedlite.run import Run
-from mmedlite.run_folder import RunFolder
+from mmedlite.run_folder import OtherRun, RunFolder
 from mmedlite.side_by_side import Step, side_by_side
 from mmedlite.store import OpinionStore, request_key
 from mmedlite.summary import triage_numbers
@@ -55,12 +56,11 @@ def models_and_cases() -> None:
 def open_seed(seed: int) -> Run:
     """The run folder of a seed; emptied first where other code, settings, models or cases made what lies in it."""
     folder = WORK / f"seed-{seed}"
-    made = json.loads((folder / "run.json").read_text(encoding="utf-8")) if (folder / "run.json").exists() else {}
-    run = Run(folder, seed=seed)
-    if {**made, **run.facts} != made:
+    try:
+        return Run(folder, seed=seed)
+    except OtherRun:
         shutil.rmtree(folder)
-        run = Run(folder, seed=seed)
-    return run
+        return Run(folder, seed=seed)
 
 
 def has_triage(run: Run) -> bool:
@@ -69,13 +69,13 @@ def has_triage(run: Run) -> bool:
 
 
 def opinions() -> None:
-    """Reference triage (seed 0), then all opinions: both panels, every split; the redraw for train and validation."""
+    """Reference triage (seed 0), then all opinions: both panels, every split, both draws."""
     run = open_seed(SEEDS[0])
     if not has_triage(run):
         triage_step(run)
-    for split, draws in (("train", 2), ("validation", 2), ("test", 1), ("shifted", 1)):
+    for split in SPLITS:
         for panel in run.profile.panels:
-            for redraw in (False, True)[:draws]:
+            for redraw in (False, True):
                 run.panel(split, panel, redraw)
     # What each specialist says of every look: for the card and notebook 02's consultation matrix.
     some = [c for d in DEPARTMENTS for c in [c for c in run.cases("test") if c.specialty == d][:EACH_LOOK]]

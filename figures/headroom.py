@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 
 from mmedlite.pipeline import headroom, panel_report, read_alone
 from mmedlite.profiles import ROOT
@@ -22,7 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
     args = parser.parse_args()
-    run = Run(ROOT / "runs" / "headroom")
+    run = Run(tempfile.mkdtemp())
     splits = ("train", "validation")
     alone = dict(zip(splits, side_by_side(run, [(read_alone, s) for s in splits]), strict=True))
     found = {}

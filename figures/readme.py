@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from mmedlite.checks import BANDS
-from mmedlite.profiles import ROOT
+from mmedlite.profiles import ROOT, load_profile
 from mmedlite.run_folder import RunFolder
 
 START, END = "<!-- results: filled by `python -m figures.readme` -->\n", "<!-- /results -->"
@@ -25,6 +25,12 @@ def _cell(numbers: dict[str, Any], name: str) -> str:
     return f"{numbers[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def _recipe() -> str:
+    stages = load_profile("tiny").attending.recipe
+    told = (f"stage '{s.name}', {s.steps} updates on {' and '.join(s.buckets) if len(s.buckets) < 3 else 'all'} cases" for s in stages)
+    return ", then ".join(told)
+
+
 def block() -> str:
     """The results as Markdown."""
     results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
@@ -33,8 +39,9 @@ def block() -> str:
     n = attending[panels[0]]["n"]
     lines = [
         f"## What we saw (phantom clinic, simulated; test cases, greedy, n = {n:,}, training seed {results['seed']})\n",
-        f"Triage: {triage['base']:.3f} before training, {triage['trained']:.3f} after; a colour histogram reaches "
-        f"{triage['histogram']:.3f}, training on random reward {triage['random_reward']:.3f}.\n",
+        f"Triage: {_cell(triage, 'base')} before training, {_cell(triage, 'trained')} after; a colour histogram reaches "
+        f"{_cell(triage, 'histogram')}, training on a coin for reward (decided by the text) {_cell(triage, 'random_reward')}.\n",
+        f"The recommended recipe: {_recipe()}.\n",
         "| accuracy [95 % interval] | " + " | ".join(f"{p} panel" for p in panels) + " |",
         "|---|" + "---|" * len(panels),
     ]
@@ -48,6 +55,13 @@ def block() -> str:
             f"on unanimous panels, trained minus vote {unanimous['mean']:+.3f} [{unanimous['low']:+.3f}, {unanimous['high']:+.3f}]; "
             f"height above the untrained bias curve {trust['above_curve']:+.3f} [{trust['low']:+.3f}, {trust['high']:+.3f}]."
         )
+    moved = results["shifted"]
+    low, high = moved["gain"]["low"], moved["gain"]["high"]
+    lines.append(
+        f"- shifted clinic ({panels[0]}, n = {moved['n']}): trained {_cell(moved, 'trained')}, best of vote and untrained "
+        f"{_cell(moved, 'best_baseline')}, paired {moved['gain']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]: "
+        + ("a gain." if low > 0 else "a loss." if high < 0 else "no gain seen.")
+    )
     bands = json.loads(BANDS.read_text(encoding="utf-8"))
     for name in [f"attending_{panel}_trained" for panel in panels if f"attending_{panel}_trained" in bands]:
         seeds = " ".join(f"{value:.3f}" for value in bands[name]["seeds"].values())

@@ -28,17 +28,19 @@ def run(args: argparse.Namespace) -> int:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as in the demo: the same numbers on any number of cores
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
-    this = Run(folder, args.profile, args.cases, args.seed, args.replay)
+    more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
+    given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
+    again = f"python -m mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
     try:
+        this = Run(folder, args.profile, args.cases, args.seed, args.replay)
+        print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
         with PeakMemory() as peak:
             triage_step(this)
             panel_step(this)
             attending_step(this)
             evaluation_step(this)
     except KeyboardInterrupt:
-        more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
-        given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
-        print(f"Stopped. Go on with: python -m mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}")
+        print(f"Stopped. Go on with: {again}")
         return 130
     minutes = (time.time() - start) / 60
     this.update_results(minutes=round(minutes, 2), cpu_minutes=round(cpu_minutes(), 2), peak_memory_gib=round(peak.gib, 2))

@@ -38,7 +38,8 @@ def stage_order(stage: Stage, buckets: np.ndarray, prompts_per_step: int, seed: 
     if len(members) < prompts_per_step:
         raise InputError(
             f"stage '{stage.name}' has {len(members)} cases, fewer than one update of {prompts_per_step} prompts",
-            fix="lower grpo.prompts_per_step, merge stages in the profile, or bring more cases",
+            f"the profile's stage '{stage.name}', field buckets",
+            "lower grpo.prompts_per_step, merge stages in the profile, or bring more cases",
         )
     wanted = (stage.steps or len(members) // prompts_per_step) * prompts_per_step
     epochs = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]

@@ -8,7 +8,6 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 
@@ -92,11 +91,9 @@ def offline(profile: Profile) -> Finding:
     """Are the profile's weights here, so that no run needs the network?"""
     off = os.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}
     state = "model downloads are off" if off else "model downloads are allowed (HF_HUB_OFFLINE=1 forbids them)"
-    folder = Path(profile.policy) if Path(profile.policy).is_absolute() else ROOT / profile.policy
-    here = any(folder.glob("*.safetensors"))
-    missing = f"; no weights in {profile.policy}"
+    absent = [name for name in (profile.policy, profile.specialists) if not any((ROOT / name).rglob("*.safetensors"))]
     fix = "`git checkout artifacts` restores shipped weights, `make artifacts` rebuilds them; put others into that folder"
-    return here, state + (f"; weights of {profile.policy} are here" if here else missing), fix
+    return not absent, state + (f"; no weights in {', '.join(absent)}" if absent else "; the weights are here"), fix
 
 
 CHECKS: dict[str, Callable[[Profile], Finding]] = {

@@ -93,8 +93,13 @@ class CurriculumTrainer(GRPOTrainer):
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, *args: Any, compute_entropy: bool = False, **kwargs: Any
     ) -> Any:
         if prompt_once.can_share(model, ids, kwargs["image_grid_thw"]):
+            pixels, grid = kwargs["pixel_values"], kwargs["image_grid_thw"]
+            size = kwargs.get("batch_size") or len(ids)  # rows at once, as TRL asks: what a pass without gradients may hold
+            parts = zip(ids.split(size), mask.split(size), pixels.split([int(g.prod(1).sum()) for g in grid.split(size)]), grid.split(size),
+                        strict=True)  # fmt: skip
             with self.accelerator.autocast():
-                logps, entropies = prompt_once.score(model, ids, mask, keep, kwargs["pixel_values"], kwargs["image_grid_thw"])
+                scored = [prompt_once.score(model, i, m, keep, p, g) for i, m, p, g in parts]
+            logps, entropies = (torch.cat(part) for part in zip(*scored, strict=True))
         else:
             more = {"compute_entropy": compute_entropy, **kwargs}
             logps, entropies, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, keep, *args, **more)

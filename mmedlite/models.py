@@ -193,6 +193,19 @@ def new_adapter(model: Any, lora: Lora) -> PeftModel:
     return get_peft_model(model, lora_config(lora))
 
 
+def check_adapter(file: Path) -> set[str]:
+    """Names of the tensors in an adapter's safetensors file.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            return set(stored.keys())
+    except Exception as error:
+        raise InputError(f"cannot read the adapter: {error}", str(file), "delete its folder and train again, or restore it") from error
+
+
 def load_adapter(model: Any, folder: str | Path, name: str = "default", trainable: bool = False) -> PeftModel:
     """Read a LoRA adapter folder onto ``model``, or add it to a model that already carries adapters.
 
@@ -200,17 +213,17 @@ def load_adapter(model: Any, folder: str | Path, name: str = "default", trainabl
         InputError: the adapter file is missing or damaged; nothing has been trained yet when this is raised.
     """
     file = Path(folder) / "adapter_model.safetensors"
+    stored, fix = check_adapter(file), "delete its folder and train again, or restore it"
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
-        with safe_open(file, "pt") as stored:  # PEFT only warns of a tensor that is not there, and leaves it at random
-            absent = set(get_peft_model_state_dict(model, adapter_name=name)) - set(stored.keys())
-        if absent:
-            raise ValueError(f"{len(absent)} tensors are missing, the first {min(absent)}")
     except Exception as error:
-        raise InputError(f"cannot read the adapter: {error}", str(file), "delete the folder and train again, or restore it") from error
+        raise InputError(f"cannot read the adapter: {error}", str(file), fix) from error
+    # PEFT only warns of a tensor that is not there, and leaves it at random.
+    if absent := set(get_peft_model_state_dict(model, adapter_name=name)) - stored:
+        raise InputError(f"cannot read the adapter: {len(absent)} tensors are missing, the first {min(absent)}", str(file), fix)
     return model
 
 

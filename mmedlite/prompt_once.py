@@ -136,6 +136,14 @@ def _generate(model: Any, config: GenerationConfig, group: Groups, prompts: Any)
     return torch.stack(chosen, 1)
 
 
+# What _generate can do: greedy, or sampled from the full vocabulary. Any other wish is left to the plain method.
+PLAIN_WISHES: dict[str, tuple[Any, ...]] = {
+    "top_k": (None, 0), "top_p": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0), "repetition_penalty": (None, 1.0),
+    "no_repeat_ngram_size": (None, 0), "min_new_tokens": (None, 0), "min_length": (None, 0), "num_beams": (None, 1),
+    "num_return_sequences": (None, 1), "bad_words_ids": (None,), "stop_strings": (None,), "begin_suppress_tokens": (None,),
+}  # fmt: skip
+
+
 def can_share(model: Any, ids: torch.Tensor, grid: torch.Tensor | None) -> bool:
     """Is there one picture a row, and attention that takes a mask of this kind?"""
     return grid is not None and len(grid) == len(ids) and _core(model).config.text_config._attn_implementation == "sdpa"
@@ -147,8 +155,8 @@ def share_prompts(model: Any) -> None:
 
     @torch.no_grad()
     def generate(generation_config: GenerationConfig, **inputs: Any) -> Any:
-        full = generation_config.top_p in (None, 1.0) and not generation_config.top_k and not generation_config.min_p
-        if not (full and can_share(model, inputs["input_ids"], inputs.get("image_grid_thw"))):
+        simple = all(getattr(generation_config, wish, None) in plain_values for wish, plain_values in PLAIN_WISHES.items())
+        if not (simple and can_share(model, inputs["input_ids"], inputs.get("image_grid_thw"))):
             return plain(generation_config=generation_config, **inputs)
         ids, mask, pixels, grid = (inputs[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw"))
         group = groups(ids, mask, pixels, grid)

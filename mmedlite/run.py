@@ -29,11 +29,11 @@ from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.curriculum import bucket, stage_order
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
-from mmedlite.models import load_adapter, load_policy, load_processor, new_adapter, resolve
+from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, new_adapter, resolve
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
 from mmedlite.provenance import code_sha256, no_nan, weights_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
-from mmedlite.run_folder import RunFolder
+from mmedlite.run_folder import OtherRun, RunFolder
 from mmedlite.specialists import LocalSpecialists, panel_options
 from mmedlite.store import OpinionStore
 
@@ -46,7 +46,8 @@ class Run(RunFolder):
         seed: training seed; the profile's by default. replay: raise on an opinion that is not stored instead of asking for it.
 
     Raises:
-        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on; before any training starts.
+        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, a damaged adapter in the
+            folder; before any training starts. OtherRun: the folder holds another run, and two would be mixed in it.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
         })  # fmt: skip
         self._check_cases()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.claim()
+        for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
+            check_adapter(adapter)
         self.save_json("run.json", {**self.facts, "started": int(time.time())})
 
     def _read_cases(self, cases: Path | str | None) -> CaseTable:
@@ -85,9 +88,15 @@ class Run(RunFolder):
             raise InputError(what, f"profile {self.profile.name}, field source", "use phantoms, or build a table and name it with --cases")
         card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if (folder / "card.json").exists() else {}
         if card.get("recipe_sha256") != source.recipe_sha256():  # absent, cut short, or drawn by older code
-            with contextlib.redirect_stdout(sys.stderr):  # a notebook compares its stdout
-                importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
-        return read_table(folder, check_images=False)  # checked when it was built
+            self._draw_cases(folder)
+        table = read_table(folder, check_images=False)  # checked when it was built
+        if not all((table.path.parent / name).is_file() for case in table for name in case.images):
+            self._draw_cases(folder)  # a picture was deleted
+        return table
+
+    def _draw_cases(self, folder: Path) -> None:
+        with contextlib.redirect_stdout(sys.stderr):  # a notebook compares its stdout
+            importlib.import_module("data_prep.__main__").main([self.profile.source, "--out", str(folder)])
 
     def _check_cases(self) -> None:
         """InputError where these cases cannot serve this profile. Known before any training but for the true size of the buckets,
@@ -267,6 +276,17 @@ class Run(RunFolder):
 
 
 def open_run() -> Run:
-    """The run of a notebook: folder, profile and cases from the environment (set by ``make demo``), else a scratch run."""
-    folder = os.environ.get("MMEDLITE_RUN") or str(ROOT / "runs" / "notebooks")
-    return Run(folder, os.environ.get("MMEDLITE_PROFILE", "tiny"), os.environ.get("MMEDLITE_CASES") or None)
+    """The run of a notebook: folder, profile and cases from the environment (set by ``make demo``), else a scratch run.
+
+    A scratch run of other code or settings is kept under another name.
+    """
+    settings = (os.environ.get("MMEDLITE_PROFILE", "tiny"), os.environ.get("MMEDLITE_CASES") or None)
+    if folder := os.environ.get("MMEDLITE_RUN"):
+        return Run(folder, *settings)
+    scratch = ROOT / "runs" / "notebooks"
+    try:
+        return Run(scratch, *settings)
+    except OtherRun as error:
+        old = scratch.rename(f"{scratch}-{time.strftime('%Y%m%d-%H%M%S')}")
+        print(f"{error}\nIt is kept as runs/{old.name}; a new scratch run begins.", file=sys.stderr)
+        return Run(scratch, *settings)

@@ -12,6 +12,10 @@ from mmedlite.profiles import ROOT, InputError
 from mmedlite.provenance import no_nan
 
 
+class OtherRun(InputError):
+    """The folder holds a run of other code, settings, seed, cases or models."""
+
+
 class RunFolder:
     """A folder of results, and the reference run that it falls back on where both saw the same cases.
 
@@ -24,6 +28,21 @@ class RunFolder:
 
     def __init__(self, folder: Path | str, facts: dict[str, Any]) -> None:
         self.folder, self.facts = Path(folder), facts
+
+    def claim(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OtherRun: another run lies there, and two would be mixed in it.
+            InputError: it cannot be made or read.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            made = json.loads(file.read_text(encoding="utf-8")) if (file := self.folder / "run.json").exists() else self.facts
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot use the run folder: {error}", str(self.folder), "name another folder with --out") from error
+        if other := [name for name, value in no_nan(self.facts).items() if made.get(name) != value]:
+            raise OtherRun(f"another run lies here, with other {', '.join(other)}", str(self.folder), "name another folder with --out")
 
     def save_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the run in one step."""

@@ -30,7 +30,7 @@ def request_key(request: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class MissingOpinion(KeyError):
+class MissingOpinion(InputError):
     """Replay met a request that nobody has asked yet."""
 
 

@@ -16,6 +16,7 @@ from nbval.plugin import IPyNbCell, IPyNbFile
 from tests.offline.no_network import block_everywhere
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+VERDICTS = ("PASS ", "WATCH ", "FAIL ")
 RICH = (WIDGET, "image/png", "image/jpeg", "image/svg+xml", "application/javascript", "text/html")
 _compare = IPyNbCell.compare_outputs
 
@@ -32,7 +33,7 @@ def _comparable(outputs: list[NotebookNode], lines: set[str] | None) -> list[Not
     """Streams and values as they are, then one mark for each kind of rich output.
 
     ``lines`` is given where the cell shows a widget. What its callback prints and draws goes into the widget when the
-    notebook is stored, but into the cell under nbval: only the stored lines, and no pictures, can be compared there.
+    notebook is stored, but into the cell under nbval: only the stored lines and verdicts, and no pictures, can be compared there.
     """
     kept, kinds = [], set()
     for out in outputs:
@@ -40,7 +41,7 @@ def _comparable(outputs: list[NotebookNode], lines: set[str] | None) -> list[Not
         if kind:
             kinds.add(kind)
         elif lines is not None and _is_stdout(out):
-            text = "".join(line for line in out.text.splitlines(keepends=True) if line in lines)
+            text = "".join(line for line in out.text.splitlines(keepends=True) if line in lines or line.startswith(VERDICTS))
             kept += [NotebookNode(out, text=text)] if text else []
         else:
             kept.append(out)

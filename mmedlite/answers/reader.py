@@ -158,9 +158,8 @@ class Reader:
         rival = (m for m in P.or_letter.finditer(sentence) if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or "))
         if any(self.letter(m[1]) not in (None, index) for m in rival) or (named and index not in named):
             return Parsed(None, "ambiguous")
-        if pair and not named and char not in pair.groups() and not P.not_after.match(after[pair.end() :]):
-            return Parsed(None, "ambiguous")
-        return Parsed(index)
+        joined = pair and not named and char not in pair.groups() and not P.not_after.match(after[pair.end() :])
+        return Parsed(None, "ambiguous") if joined else Parsed(index)
 
     def yes_no(self, said: re.Match[str], content: str) -> Parsed:
         """A leading yes or no, unless the opposite is joined to it or it is taken back."""
@@ -270,10 +269,8 @@ class Reader:
             return Parsed(None, "unclosed_think")
         text = P.alone.sub(r"\1 is correct", P.dress.sub(" ", P.latex.sub(r"\1", text)))
         text = P.letters_only.sub(lambda m: m[0] if len(set(re.findall(r"\b(?:[a-z]|yes|no)\b", m[0].casefold()))) == 1 else "\n", text).strip()
-        if not text:
-            return Parsed(None, "empty")
         short = len(text) < 12 and ((self.digits and P.digit.match(text)) or ((m := P.immediate.match(text)) and m[2]))
-        if short or self.exact(text):
+        if short or not text or self.exact(text):
             return self.read(text)
         marks = self.marks(text)
         for begin, content, trust in reversed(marks[-20:]):

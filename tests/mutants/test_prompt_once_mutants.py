@@ -157,6 +157,17 @@ def test_shared_passes_are_those_of_a_plain_one() -> None:
     assert faults(prompt_once) == [] and generation_faults(prompt_once) == []
 
 
+def test_other_wishes_are_left_to_the_plain_method() -> None:
+    """A penalty on repetition, of which the shared way knows nothing, is heard all the same."""
+    _, _, given = batch()
+    config = GenerationConfig(max_new_tokens=6, do_sample=False, eos_token_id=2, pad_token_id=0, repetition_penalty=5.0)
+    plain_model, shared = base(shared=False, strength=0), base(strength=0)
+    expected = plain_model.generate(**given, generation_config=config)
+    assert torch.equal(shared.generate(**given, generation_config=config), expected)
+    config.repetition_penalty = 1.0
+    assert not torch.equal(shared.generate(**given, generation_config=config), expected)  # the penalty was at work
+
+
 @pytest.mark.parametrize(("watch", "name"), [*((faults, n) for n in MUTANTS), *((generation_faults, n) for n in IN_GENERATION)])
 def test_mutant_is_rejected(watch: Callable[[Any], list[str]], name: str) -> None:
     old, new = (MUTANTS if watch is faults else IN_GENERATION)[name]

@@ -104,6 +104,11 @@ def output_no_longer_printed(book: NotebookNode) -> str:
     return "number"
 
 
+def new_verdict_beside_a_widget(book: NotebookNode) -> str:
+    cell(book, "widget").source += '\nprint("FAIL accuracy outside band [0.60, 0.65]")'
+    return "widget"
+
+
 def raising_callback(book: NotebookNode) -> str:
     cell(book, "widget").source = WIDGET.replace("0, 1 / share", "0, 1 / (share - share)")
     return "widget"
@@ -140,6 +145,7 @@ FAULTS = [
     changed_code,
     missing_output,
     output_no_longer_printed,
+    new_verdict_beside_a_widget,
     raising_callback,
     wrong_number_beside_a_widget,
     missing_picture,

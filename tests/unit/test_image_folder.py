@@ -118,7 +118,7 @@ def test_free_text_labels_are_no_classes(tmp_path: Path) -> None:
 
 
 def test_class_folders(tmp_path: Path) -> None:
-    for n, name in enumerate(["cyst", "cyst/deeper", "tumour"]):
+    for n, name in enumerate(["cyst", "cyst/deeper", "tumour", ".ipynb_checkpoints"]):  # a hidden folder is no class
         draw(tmp_path / "mine" / name / "a.png", n)
     (tmp_path / "mine" / "cyst" / "notes.txt").write_text("no picture")
     table, card = build(tmp_path / "mine", tmp_path / "out", "--modality", "Ultrasound")

@@ -20,6 +20,7 @@ from mmedlite.cases import CaseTable
 from mmedlite.profiles import InputError, Stage
 from mmedlite.provenance import code_sha256, no_nan
 from mmedlite.run import Run, open_run
+from mmedlite.run_folder import OtherRun
 from mmedlite.specialists import Ask, LocalSpecialists
 from mmedlite.store import MissingOpinion, OpinionStore
 from tests.small import adapter, chance, checkpoint, policy, profile, same, specialists, table
@@ -51,9 +52,9 @@ def run(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return Run(tmp_path / "run", str(world / "profile.toml"), world / "clinic")
 
 
-def again(run: Run, **more: Any) -> Run:
-    """The same folder opened anew."""
-    return Run(run.folder, str(Path(run.profile.policy).parent / "profile.toml"), run.table.path, **more)
+def again(run: Run, folder: str = "run", **more: Any) -> Run:
+    """The same folder opened anew, or another one beside it."""
+    return Run(run.folder.with_name(folder), str(Path(run.profile.policy).parent / "profile.toml"), run.table.path, **more)
 
 
 # ---- what is written
@@ -74,8 +75,41 @@ def test_run_json_says_what_the_numbers_come_from(run: Run) -> None:
 
 
 def test_a_seed_of_its_own(run: Run) -> None:
-    assert again(run, seed=5).seed == 5 and again(run).seed == run.profile.seed
-    assert json.loads((again(run, seed=7).folder / "run.json").read_text())["seed"] == 7
+    assert again(run, "other", seed=5).seed == 5 and again(run).seed == run.profile.seed
+    assert json.loads((again(run, "third", seed=7).folder / "run.json").read_text())["seed"] == 7
+
+
+def test_two_runs_do_not_mix_in_a_folder(run: Run) -> None:
+    with pytest.raises(OtherRun, match=r"another run lies here, with other seed .*/run\)\. Fix: name another folder with --out"):
+        again(run, seed=5)
+    assert json.loads((run.folder / "run.json").read_text())["seed"] == 0
+    (run.folder.parent / "file").touch()
+    with pytest.raises(InputError, match="cannot use the run folder"):
+        again(run, "file")
+
+
+def test_a_damaged_adapter_is_told_when_a_run_is_taken_up(run: Run) -> None:
+    policy().save_pretrained(run.folder / "adapters" / "diverse" / "first")
+    assert again(run).folder == run.folder
+    file = run.folder / "adapters" / "diverse" / "first" / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match=r"cannot read the adapter.*diverse/first/adapter_model\.safetensors"):
+        again(run)
+
+
+def test_a_scratch_run_of_other_settings_is_kept_aside(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_module, "ROOT", tmp_path)
+    monkeypatch.delenv("MMEDLITE_RUN", raising=False)
+    monkeypatch.setenv("MMEDLITE_PROFILE", str(Path(run.profile.policy).parent / "profile.toml"))
+    monkeypatch.setenv("MMEDLITE_CASES", str(run.table.path))
+    first = open_run()
+    first.save_json("run.json", {**first.facts, "seed": 9})
+    second = open_run()
+    assert second.folder == first.folder and json.loads((second.folder / "run.json").read_text())["seed"] == 0
+    (kept,) = (tmp_path / "runs").glob("notebooks-*")
+    assert json.loads((kept / "run.json").read_text())["seed"] == 9 and f"kept as runs/{kept.name}" in capsys.readouterr().err
 
 
 def test_results_are_merged(run: Run) -> None:
@@ -161,7 +195,7 @@ def test_adapters_fall_back_too(run: Run) -> None:
 
 def test_fresh_adapters_follow_the_seed(run: Run) -> None:
     assert same(adapter(run.fresh()), adapter(run.fresh()))
-    assert not same(adapter(run.fresh()), adapter(again(run, seed=3).fresh()))
+    assert not same(adapter(run.fresh()), adapter(again(run, "other", seed=3).fresh()))
 
 
 def test_routes_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
