@@ -120,7 +120,7 @@ class Reader:
         if self.polar and (said := P.polar.match(content)):
             return self.yes_no(said, content)
         for i in self.named(content)[:1]:
-            if len(self.texts[i]) > 3 and not (self.polar and P.refusal.match(content)):  # "no idea" is no No
+            if len(self.texts[i]) > 4 and not P.bad_words.match(norm[len(self.texts[i]) - 1 :]):  # longer than two characters
                 return self.text_leads(i, content, norm)
         if (m := P.immediate.match(content)) and (m[2] or self.stands(m[1], content[m.end() :])):
             return self.letter_leads(m[1] or m[2], content[m.end() :])
@@ -143,7 +143,7 @@ class Reader:
         rest = norm[len(self.texts[index]) - 1 :]
         others = [self.texts[j] for j in self.known if j != index]
         joined = bool(re.match(r" (?:or|and|oder|ou|y|et|und) ", rest)) and any(text in rest for text in others)
-        joined = joined or any(rest.startswith(text) for text in others) or bool(P.bad_words.match(rest))
+        joined = joined or any(rest.startswith(text) for text in others)
         letters = {self.letter(c) for c in re.findall(r"\(([A-Z])\)", content)} - {None, index}
         return Parsed(None, "ambiguous") if joined or letters else Parsed(index)
 
@@ -152,13 +152,14 @@ class Reader:
         index, sentence = self.letter(char), P.sentence.split(after)[0]
         if index is None:
             return Parsed(None, "ambiguous" if char in "Вв" else "out_of_range")
-        if P.not_after.match(after):
-            return Parsed(None, "negated")
         pair, named = P.join.match(after), self.named(after)
+        if P.not_after.match(after) and index not in named:
+            return Parsed(None, "negated")
         rival = (m for m in P.or_letter.finditer(sentence) if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or "))
         if any(self.letter(m[1]) not in (None, index) for m in rival) or (named and index not in named):
             return Parsed(None, "ambiguous")
-        return Parsed(None, "ambiguous") if pair and not named and char not in pair.groups() else Parsed(index)
+        joined = pair and not named and char not in pair.groups() and not P.not_after.match(after[pair.end() :])
+        return Parsed(None, "ambiguous") if joined else Parsed(index)
 
     def yes_no(self, said: re.Match[str], content: str) -> Parsed:
         """A leading yes or no, unless the opposite is joined to it or it is taken back."""
@@ -180,10 +181,10 @@ class Reader:
             index, after = self.letter(m[1]), text[m.end() : m.end() + 60]
             before = text[max(0, m.start() - 60) : m.start()]
             clause = before[cut.end() :] if (cut := P.cut.match(before)) else before
-            start, pair = not re.search(r"\w", text[: m.start()]), P.join.match(after)
+            start, pair, said = not re.search(r"\w", text[: m.start()]), P.join.match(after), P.says_after.match(after)
             name = P.trap_before.search(before) or P.trap_after.match(after) or re.match(r"\W{0,2}\?", after)
             denied = P.not_before.search(clause) or P.not_after.match(after) or P.others.search(clause)
-            if index is None or name or denied or P.listed.match("\n" + text[m.start() : m.start() + 200]):
+            if index is None or name or denied or (not said and P.listed.match("\n" + text[m.start() : m.start() + 200])):
                 continue
             named = self.named(after)
             owner = next((i for i in self.known if before.endswith("(") and _norm(before).endswith(self.texts[i])), index)
@@ -192,10 +193,10 @@ class Reader:
                 yield m.start(), index, JOINED
                 continue
             stands = self.stands(m[1], after)
-            word = m[1] == "I" or (m[1] == "A" and re.match(r"\s+\w", after) and not P.says_after.match(after))
+            word = m[1] == "I" or (m[1] == "A" and re.match(r"\s+\w", after) and not said)
             if P.hedged.search(before) or (word and not P.called.search(before) and not (start and stands)):
                 continue
-            if P.says_after.match(after) or (stands and P.says_before.search(before)):
+            if said or (stands and P.says_before.search(before)):
                 yield m.start(), index, SAID
             elif listing and (m.start(), m[1]) in labels and not (start and leads):
                 continue
@@ -267,11 +268,9 @@ class Reader:
         if text is None:
             return Parsed(None, "unclosed_think")
         text = P.alone.sub(r"\1 is correct", P.dress.sub(" ", P.latex.sub(r"\1", text)))
-        text = P.letters_only.sub(lambda m: m[0] if len(set(re.findall("[A-Z]", m[0]))) == 1 else "\n", text).strip()
-        if not text:
-            return Parsed(None, "empty")
+        text = P.letters_only.sub(lambda m: m[0] if len(set(re.findall(r"\b(?:[a-z]|yes|no)\b", m[0].casefold()))) == 1 else "\n", text).strip()
         short = len(text) < 12 and ((self.digits and P.digit.match(text)) or ((m := P.immediate.match(text)) and m[2]))
-        if short or self.exact(text):
+        if short or not text or self.exact(text):
             return self.read(text)
         marks = self.marks(text)
         for begin, content, trust in reversed(marks[-20:]):
@@ -284,8 +283,8 @@ class Reader:
                 return Parsed(None, "no_option" if other else parsed.reason)
         firm = [begin for begin, _, trust in marks if trust >= 1]
         tail = text[max(firm, default=0) :]
-        if self.polar and (said := P.polar.match(tail)):
-            return self.yes_no(said, tail)
+        if self.polar and (said := P.polar.match(answer := P.asked.sub("", tail))):
+            return self.yes_no(said, answer)
         parsed = self.prose(tail)
         if parsed.option is None and (no := P.refusal.search(tail)) and not any(_norm(no[0]) in t for t in self.texts):
             return Parsed(None, "refused")
