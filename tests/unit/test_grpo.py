@@ -61,7 +61,7 @@ def test_the_anchor_is_the_start_of_the_stage(stage: tuple[watch.Training, watch
 
 
 def test_gradient_checkpointing_gives_the_same_update(tmp_path: Path) -> None:
-    """It keeps no cache to share, so every prompt runs in full."""
+    """Prompts are shared under it too: the one pass needs no cache."""
     found = watch.train(policy(), tmp_path / "one", rows(2), replace(SETTINGS, gradient_checkpointing=True))
     assert watch.faults(found) == [] and len(found.seen) == 1
 
