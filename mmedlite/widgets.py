@@ -216,3 +216,30 @@ def order_strip(orders: Mapping[str, Sequence[str]]) -> tuple[Drawing, str]:
     changes = {name: sum(a != b for a, b in zip(order, order[1:], strict=False)) for name, order in orders.items()}
     said = "; ".join(f"{name}: the bucket changes {count} times" for name, count in changes.items())
     return draw(paint, table, (7.0, 1.3 * len(orders) + 0.4)), f"Bucket of each visit in order. {said}."
+
+
+def bands_figure(bands: Mapping[str, Mapping[str, Any]], mine: Mapping[str, float]) -> tuple[Drawing, str]:
+    """Each band on an axis of its own, with its seeds and this run; controls lie far outside and are named. bands: as bands.json."""
+    table = pd.DataFrame(bands).T[["low", "high", "sd"]].astype(float).assign(this_run=pd.Series(mine))
+
+    def paint(fig: Drawing) -> None:
+        panes = fig.subplots(len(bands), 1, squeeze=False).ravel()
+        for axes, (name, band) in zip(panes, bands.items(), strict=True):
+            shown = [band["low"], band["high"], mine[name], *band["seeds"].values()]
+            room = 0.15 * (max(shown) - min(shown))
+            axes.axvspan(band["low"], band["high"], color="C5", alpha=0.35, linewidth=0, label="band")
+            axes.plot([*band["seeds"].values()], [0.35] * len(band["seeds"]), "|", color="C0", markersize=12, label="seeds")
+            axes.plot(mine[name], 0.7, "D", color="black", markersize=5, label="this run")
+            axes.set(xlim=(min(shown) - room, max(shown) + room), ylim=(0, 1), yticks=[])
+            axes.ticklabel_format(useOffset=False)
+            axes.set_title(name)
+            outside = ", ".join(f"{control} {value:.3f}" for control, value in band["control"].items())
+            axes.set_title(f"controls: {outside}", loc="right", fontsize=9)
+        panes[-1].set_xlabel("share of test cases, each axis on a scale of its own")
+        fig.legend(*panes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
+
+    said = "; ".join(
+        f"{name} [{b['low']:.3f}, {b['high']:.3f}], this run {mine[name]:.3f}, controls "
+        + ", ".join(f"{control} {value:.3f}" for control, value in b["control"].items()) for name, b in bands.items()
+    )  # fmt: skip
+    return draw(paint, table, (7.2, 0.85 * len(bands) + 0.9)), f"Bands of the seeds, each on its own axis: {said}."

@@ -171,3 +171,16 @@ def test_order_strip_counts_the_changes_of_bucket() -> None:
     fig, alt = widgets.order_strip({"staged": ["easy", "easy", "medium", "hard"], "mixed": ["hard", "easy", "hard", "easy"]})
     assert "staged: the bucket changes 2 times; mixed: the bucket changes 3 times" in alt
     assert fig.numbers.loc["staged"].tolist() == [2, 1, 1]
+
+
+def test_each_band_has_an_axis_that_it_fills_and_its_controls_are_named() -> None:
+    bands = {
+        "narrow": {"low": 0.999, "high": 1.0, "sd": 0.0, "seeds": {"0": 1.0, "1": 0.9995}, "control": {"untrained": 0.5}},
+        "wide": {"low": 0.8, "high": 0.9, "sd": 0.02, "seeds": {"0": 0.85}, "control": {"vote": 0.7, "coin": 0.1}},
+    }
+    fig, alt = widgets.bands_figure(bands, {"narrow": 1.0, "wide": 0.93})
+    assert [axes.get_title(loc="right") for axes in fig.axes] == ["controls: untrained 0.500", "controls: vote 0.700, coin 0.100"]
+    for axes, (low, high) in zip(fig.axes, [(0.999, 1.0), (0.8, 0.93)], strict=True):
+        left, right = axes.get_xlim()
+        assert left < low < high < right and right - left < 1.4 * (high - low)
+    assert "wide [0.800, 0.900], this run 0.930, controls vote 0.700, coin 0.100." in alt
