@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS, bucket
 from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, show, trust_plane
 from mmedlite.profiles import InputError
@@ -151,6 +152,33 @@ def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
     with pd.option_context("display.max_colwidth", None):
         body = frame.to_html(index=index, border=0, float_format="{:.3f}".format, na_rep="", justify="left")
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
+
+
+def with_interval(mean: float, interval: Sequence[float]) -> str:
+    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"."""
+    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def share_right(rows: pd.DataFrame) -> str:
+    """Accuracy of Result rows with its interval, as ``with_interval`` writes it."""
+    found = evaluation.accuracy(rows)
+    return with_interval(found["mean"], found["ci"])
+
+
+def signed(difference: Mapping[str, float]) -> str:
+    """A difference {mean, low, high} and its interval: "+0.048 [+0.036, +0.060]"."""
+    return f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+
+
+def by_difficulty(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One line a system (name -> Result rows): accuracy on all cases and each bucket, flips of unanimous panels, share without answer."""
+    lines: dict[str, dict[str, Any]] = {}
+    for name, frame in rows.items():
+        parts = {"all": frame, **{level: frame[frame["difficulty"] == level] for level in BUCKETS}}
+        told, flips = {key: share_right(part) for key, part in parts.items()}, evaluation.flip_rate(frame)
+        told |= {f"flips, panel {side}": with_interval(flips[f"panel_{side}"], flips[f"panel_{side}_ci"]) for side in ("right", "wrong")}
+        lines[name] = {**told, "no answer": (frame["option"] < 0).mean()}
+    return pd.DataFrame(lines).T
 
 
 def reveal(guess: float | None, value: float, what: str) -> None:

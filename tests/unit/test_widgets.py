@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -160,11 +161,24 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     sent: list[tuple[str, str]] = []
     monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append((fig, alt)))
     widgets.says_did_saw([("p" * 200, "d", "<s>")])
+    assert widgets.with_interval(0.8, [0.49, 0.943]) == "0.800 [0.490, 0.943]"
     widgets.reveal(None, 0.123, "share")
     widgets.reveal(0.5, 0.25, "share")
     assert "p" * 200 in sent[0][0] and "&lt;s&gt;" in sent[0][0] and "<caption>" in sent[0][0]
     assert "no number" in sent[1][0] and "0.123" in sent[1][0]
     assert "You said 0.5, that is off by 0.25." in sent[2][0]
+
+
+def test_systems_by_difficulty_with_intervals() -> None:
+    rows = pd.DataFrame({
+        "difficulty": ["easy", "easy", "medium", "hard"], "correct": [True, True, False, False], "option": [0, 0, -1, 1],
+        "answer": [0, 0, 0, 0], "unanimous": [True, True, False, True], "panel_vote": [0, 0, 0, 1],
+    })  # fmt: skip
+    (line,) = widgets.by_difficulty({"trained": rows}).to_dict("records")
+    assert line["all"] == widgets.with_interval(0.5, evaluation.wilson(2, 4)) and line["easy"].startswith("1.000 [0.342, 1.000]")
+    assert line["hard"].startswith("0.000") and line["flips, panel wrong"] == line["hard"]
+    assert line["no answer"] == 0.25
+    assert widgets.signed({"mean": 0.05, "low": -0.01, "high": 0.1}) == "+0.050 [-0.010, +0.100]"
 
 
 def test_order_strip_counts_the_changes_of_bucket() -> None:
