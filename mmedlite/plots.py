@@ -99,7 +99,8 @@ def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
-        axes.set(xlim=(low[0] - 0.12 * span[0], high[0] + 0.06 * span[0]), ylim=(low[1] - 0.06 * span[1], high[1] + 0.06 * span[1]))
+        axes.set(xlim=(low[0] - 0.12 * span[0], high[0] + 0.34 * span[0]), ylim=(low[1] - 0.06 * span[1], high[1] + 0.06 * span[1]))
+        axes.set_xticks([x for x in axes.get_xticks() if low[0] - 0.12 * span[0] <= x < 1.001])  # right of them: room for the names
         axes.set(xlabel="right where the panel is unanimous and right", ylabel="right where the panel is unanimous and wrong")
         if curve is not None:
             axes.plot(curve[:, 0], curve[:, 1], "--", color="0.35", label="untrained, bias varied")
@@ -112,10 +113,8 @@ def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path
             covered = (xy[i + 1 :] == xy[i]).all(axis=1).any()  # by a later dot: drawn as a ring around it
             ring: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2} if covered else {}
             axes.plot(x, y, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3, **ring)
-            floor, right = max(y - 0.015 * span[1], floor + 0.055 * span[1]), x > low[0] + 0.6 * span[0]
-            step = (-0.04 if right else 0.04) * span[0]
-            halo = [withStroke(linewidth=2, foreground="white")]  # readable where it crosses the curve
-            axes.text(x + step, floor, name, ha="right" if right else "left", path_effects=halo)
+            floor = max(y - 0.015 * span[1], floor + 0.055 * span[1])
+            axes.text(x + 0.04 * span[0], floor, name, path_effects=[withStroke(linewidth=2, foreground="white")])
 
     return draw(paint, table, (5.2, 5.0)), "; ".join(said).replace(", +nan from the bias curve", "")
 
