@@ -20,6 +20,7 @@ from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS, bucket
 from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, show, trust_plane
 from mmedlite.profiles import InputError
+from mmedlite.summary import difference
 
 if TYPE_CHECKING:
     from mmedlite.cases import Case
@@ -165,9 +166,9 @@ def share_right(rows: pd.DataFrame) -> str:
     return with_interval(found["mean"], found["ci"])
 
 
-def signed(difference: Mapping[str, float]) -> str:
-    """A difference {mean, low, high} and its interval: "+0.048 [+0.036, +0.060]"."""
-    return f"{difference['mean']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+def signed(found: Mapping[str, float]) -> str:
+    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"."""
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
 
 
 def by_difficulty(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -178,6 +179,20 @@ def by_difficulty(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         told, flips = {key: share_right(part) for key, part in parts.items()}, evaluation.flip_rate(frame)
         told |= {f"flips, panel {side}": with_interval(flips[f"panel_{side}"], flips[f"panel_{side}_ci"]) for side in ("right", "wrong")}
         lines[name] = {**told, "no answer": (frame["option"] < 0).mean()}
+    return pd.DataFrame(lines).T
+
+
+def by_group(rows: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
+    """One line a value of ``column``, buckets in their order: accuracy of each system, and the first one's paired gain over the second."""
+    lines: dict[str, dict[str, Any]] = {}
+    for group in BUCKETS if column == "difficulty" else sorted(next(iter(rows.values()))[column].unique()):
+        part = {name: frame[frame[column] == group] for name, frame in rows.items()}
+        first, second, *_ = part.values()
+        lines[group] = {
+            **{name: share_right(frame) for name, frame in part.items()},
+            "gain": signed(difference(first, second)),
+            "n": len(first),
+        }
     return pd.DataFrame(lines).T
 
 

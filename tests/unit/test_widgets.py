@@ -181,6 +181,16 @@ def test_systems_by_difficulty_with_intervals() -> None:
     assert widgets.signed({"mean": 0.05, "low": -0.01, "high": 0.1}) == "+0.050 [-0.010, +0.100]"
 
 
+def test_groups_keep_the_order_of_the_buckets_and_pair_the_first_two_systems() -> None:
+    cases = [f"c{i}" for i in range(6)]
+    rows = pd.DataFrame({"case_id": cases, "image_sha256": cases, "difficulty": ["hard", "hard", "easy", "easy", "medium", "medium"]})
+    trained = rows.assign(correct=[True, True, True, True, True, False])
+    table = widgets.by_group({"trained": trained, "untrained": rows.assign(correct=[False, False, True, True, True, False])}, "difficulty")
+    assert list(table.index) == ["easy", "medium", "hard"] and table["n"].tolist() == [2, 2, 2]
+    assert table["gain"].tolist() == ["+0.000 [+0.000, +0.000]", "+0.000 [+0.000, +0.000]", "+1.000 [+1.000, +1.000]"]
+    assert table.loc["medium", "trained"] == widgets.share_right(trained[4:])
+
+
 def test_order_strip_counts_the_changes_of_bucket() -> None:
     fig, alt = widgets.order_strip({"staged": ["easy", "easy", "medium", "hard"], "mixed": ["hard", "easy", "hard", "easy"]})
     assert "staged: the bucket changes 2 times; mixed: the bucket changes 3 times" in alt
