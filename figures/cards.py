@@ -72,7 +72,8 @@ def flip_text(flips: dict[str, Any]) -> str:
     ]  # fmt: skip
     return (
         "How often the untrained policy (test cases, greedy) answers something else than a unanimous panel: " + "; ".join(said) + ". "
-        "So a part of what reinforcement learning brings out was put there by the warm start: it strengthens the habit rather than finds it.\n\n"
+        "So a part of what reinforcement learning brings out was put there by the warm start: it strengthens the habit rather than finds "
+        "it.\n\n"
     )
 
 

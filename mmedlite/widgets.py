@@ -196,6 +196,14 @@ def by_group(rows: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
+def whole_log(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Logs of stages in order, steps counted through, with the mean reward; and the first step of each, for ``training_curves``."""
+    parts = [pd.DataFrame(log) for log in stages.values()]
+    log = pd.concat(parts, ignore_index=True)
+    log = log.assign(step=np.arange(1, len(log) + 1), reward=log["format"] + log["accuracy"])
+    return log, dict(zip(stages, np.cumsum([1, *map(len, parts[:-1])]).tolist(), strict=True))
+
+
 def reveal(guess: float | None, value: float, what: str) -> None:
     """The end of a 'Predict first': the learner's number against the run's, as HTML."""
     said = "You committed no number." if guess is None else f"You said {guess:g}, that is off by {abs(guess - value):.3g}."

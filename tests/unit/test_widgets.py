@@ -191,6 +191,12 @@ def test_groups_keep_the_order_of_the_buckets_and_pair_the_first_two_systems() -
     assert table.loc["medium", "trained"] == widgets.share_right(trained[4:])
 
 
+def test_logs_of_stages_are_joined() -> None:
+    step = {"step": 1, "format": 0.5, "accuracy": 0.25}
+    log, starts = widgets.whole_log({"easy": [step] * 2, "hard": [step] * 3})
+    assert log["step"].tolist() == [1, 2, 3, 4, 5] and set(log["reward"]) == {0.75} and starts == {"easy": 1, "hard": 3}
+
+
 def test_order_strip_counts_the_changes_of_bucket() -> None:
     fig, alt = widgets.order_strip({"staged": ["easy", "easy", "medium", "hard"], "mixed": ["hard", "easy", "hard", "easy"]})
     assert "staged: the bucket changes 2 times; mixed: the bucket changes 3 times" in alt
