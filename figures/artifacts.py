@@ -25,11 +25,11 @@ from mmedlite.checks import BANDS, make_band
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager
 from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
 from mmedlite.profiles import DEPARTMENTS, ROOT
-from mmedlite.rewards import format_reward
+from mmedlite.rewards import format_reward, random_reward
 from mmedlite.run import Run
 from mmedlite.run_folder import OtherRun, RunFolder
 from mmedlite.side_by_side import Step, side_by_side
-from mmedlite.store import OpinionStore, request_key
+from mmedlite.store import OpinionStore
 from mmedlite.summary import triage_numbers
 from mmedlite.triage import route
 from mmedlite.verify import write_manifest
@@ -38,11 +38,6 @@ SEEDS = (0, 1, 2, 3, 4)
 EACH_LOOK = 40  # test cases of each look that every department is asked about
 WORK = ROOT / "runs" / "artifacts"
 NOISE = (str(ROOT), "Warning", "warnings.warn(")  # lines of stderr that say nothing to a reader
-
-
-def random_reward(completions: list[Any], **_: Any) -> list[float]:
-    """Control: a coin toss decided by the text itself. It says nothing of the right department: only which words win a coin is learned."""
-    return [float(int(request_key({"text": str(c)})[:8], 16) % 2) for c in completions]
 
 
 def models_and_cases() -> None:

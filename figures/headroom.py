@@ -23,12 +23,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print the numbers as one JSON line")
     args = parser.parse_args()
-    run = Run(tempfile.mkdtemp())
-    splits = ("train", "validation")
-    alone = dict(zip(splits, side_by_side(run, [(read_alone, s) for s in splits]), strict=True))
-    found = {}
-    for panel in run.profile.panels:
-        found[panel] = {**panel_report(run, "validation", panel), **headroom(run, panel, alone)}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(folder)
+        splits = ("train", "validation")
+        alone = dict(zip(splits, side_by_side(run, [(read_alone, s) for s in splits]), strict=True))
+        found = {p: {**panel_report(run, "validation", p), **headroom(run, p, alone)} for p in run.profile.panels}
     diverse = found["diverse"]
     gate = diverse["headroom"] >= 0.06 and diverse["unanimous_headroom"] >= 0.05 and diverse["ideal_reader_easy"] >= 0.95
     OUT.parent.mkdir(exist_ok=True)

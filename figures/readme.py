@@ -6,9 +6,12 @@ import json
 import re
 from typing import Any
 
+from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.run_folder import RunFolder
+from mmedlite.summary import difference
+from mmedlite.widgets import signed, with_interval
 
 START, END = "<!-- results: filled by `python -m figures.readme` -->\n", "<!-- /results -->"
 NAMES = {
@@ -21,14 +24,23 @@ NAMES = {
 def _cell(numbers: dict[str, Any], name: str) -> str:
     if name not in numbers:
         return "not run"
-    low, high = numbers[f"{name}_ci"]
-    return f"{numbers[name]:.3f} [{low:.3f}, {high:.3f}]"
+    return with_interval(numbers[name], numbers[f"{name}_ci"])
 
 
 def _recipe() -> str:
+    """What the recommended recipe visits, from the profile."""
     stages = load_profile("tiny").attending.recipe
-    told = (f"stage '{s.name}', {s.steps} updates on {' and '.join(s.buckets) if len(s.buckets) < 3 else 'all'} cases" for s in stages)
-    return ", then ".join(told)
+    visits = "; ".join(f"`{s.name}` {s.steps} steps on {' + '.join(s.buckets)}" for s in stages)
+    last = stages[-1]
+    whole = f" The last stage, named `{last.name}` in the files, visits all buckets." if len(last.buckets) == 3 else ""
+    return f"The recommended recipe, stage by stage: {visits}.{whole}"
+
+
+def _printed(folder: RunFolder, panel: str) -> str:
+    """The schedule as printed against the untrained policy and the vote, paired."""
+    rows = {s: folder.rows(f"{panel}/test/{s}") for s in ("paper_schedule", "untrained_panel", "majority_vote")}
+    minus = {s: signed(difference(rows["paper_schedule"], rows[s])) for s in ("untrained_panel", "majority_vote")}
+    return f"{panel} {minus['untrained_panel']} against the untrained policy, {minus['majority_vote']} against the vote"
 
 
 def block() -> str:
@@ -40,14 +52,17 @@ def block() -> str:
     lines = [
         f"## What we saw (phantom clinic, simulated; test cases, greedy, n = {n:,}, training seed {results['seed']})\n",
         f"Triage: {_cell(triage, 'base')} before training, {_cell(triage, 'trained')} after; a colour histogram reaches "
-        f"{_cell(triage, 'histogram')}, training on a coin for reward (decided by the text) {_cell(triage, 'random_reward')}.\n",
-        f"The recommended recipe: {_recipe()}.\n",
+        f"{_cell(triage, 'histogram')}. A coin for a reward leaves {_cell(triage, 'random_reward')}: on average it pulls nowhere, but a "
+        "finite run drifts.\n",
         "| accuracy [95 % interval] | " + " | ".join(f"{p} panel" for p in panels) + " |",
         "|---|" + "---|" * len(panels),
     ]
     lines += [f"| {title} | " + " | ".join(_cell(attending[p], key) for p in panels) + " |" for key, title in NAMES.items()]
     sampled = ", ".join(f"{_cell(attending[p]['sampled'], 'trained')} ({p})" for p in panels)
     lines.append(f"\nThe recommended recipe at T = 1, one sample a case: {sampled}.\n")
+    folder = RunFolder(RunFolder.reference, {"cases_sha256": results["cases_sha256"]})
+    printed = "; ".join(_printed(folder, p) for p in panels if folder.has_rows(f"{p}/test/paper_schedule"))
+    lines.append(f"{_recipe()} The schedule as printed, strictly easy, then medium, then hard, one epoch each: {printed} (paired, by image).\n")
     for panel in panels:
         gain, unanimous, trust = attending[panel]["gain"], attending[panel]["unanimous_gain"], results["trust"][panel]
         lines.append(
@@ -55,23 +70,24 @@ def block() -> str:
             f"on unanimous panels, trained minus vote {unanimous['mean']:+.3f} [{unanimous['low']:+.3f}, {unanimous['high']:+.3f}]; "
             f"height above the untrained bias curve {trust['above_curve']:+.3f} [{trust['low']:+.3f}, {trust['high']:+.3f}]."
         )
-    moved = results["shifted"]
-    low, high = moved["gain"]["low"], moved["gain"]["high"]
-    lines.append(
-        f"- shifted clinic ({panels[0]}, n = {moved['n']}): trained {_cell(moved, 'trained')}, best of vote and untrained "
-        f"{_cell(moved, 'best_baseline')}, paired {moved['gain']['mean']:+.3f} [{low:+.3f}, {high:+.3f}]: "
-        + ("a gain." if low > 0 else "a loss." if high < 0 else "no gain seen.")
-    )
+    shifted = results.get("shifted", {})
+    for panel, found in ((p, shifted if p == panels[0] else shifted.get(p)) for p in panels):  # the first panel's bear no name
+        if found:
+            gain = found["gain"]
+            rival = f"the better of vote and untrained policy {_cell(found, 'best_baseline')}"
+            lines.append(f"- {panel}, shifted clinic (n = {found['n']:,}): {_cell(found, 'trained')}, {rival}, difference {signed(gain)}.")
     bands = json.loads(BANDS.read_text(encoding="utf-8"))
     for name in [f"attending_{panel}_trained" for panel in panels if f"attending_{panel}_trained" in bands]:
         seeds = " ".join(f"{value:.3f}" for value in bands[name]["seeds"].values())
         lines.append(f"- {name}, five training seeds: {seeds}.")
+    marker = json.loads(MARKER.read_text(encoding="utf-8"))
+    lines.append(f"\n{gain_text(marker['gain'])} {flip_text(marker['flips']).strip()}")
     real = ROOT / "figures" / "data" / "real_triage.json"
     if real.exists():
         found = json.loads(real.read_text(encoding="utf-8"))
         lines.append(
             f"\nReal pictures, naming the modality ({len(found['pictures'])} modalities, {found['n']} pictures, {found['folds']} folds by "
-            f"picture), macro recall: {found['base']:.3f} before training, {found['trained']:.3f} after "
+            f"picture), macro recall: {found['base']:.3f} before training, {_cell(found, 'trained')} after "
             f"{found['warm_start']['steps']} supervised steps and {found['grpo']['steps']} of GRPO; colour histogram "
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )

@@ -86,6 +86,14 @@ def learn(run: Run, cases: Sequence[Case], out: Path) -> Any:
     return model
 
 
+def recall_interval(labels: np.ndarray, said: np.ndarray, seed: int) -> list[float]:
+    """95 % bootstrap interval of the macro recall; pictures are drawn within their modality."""
+    rng = np.random.default_rng([seed, 9])
+    hits = [said[labels == k] == k for k in np.unique(labels)]
+    drawn = [np.mean([rng.choice(h, len(h)).mean() for h in hits]) for _ in range(2000)]
+    return [float(q) for q in np.quantile(drawn, (0.025, 0.975))]
+
+
 def measure(run: Run, folds: int = FOLDS) -> dict[str, Any]:
     """Macro recall over the held-out pictures of the first ``folds`` folds, trained beside untrained, histogram and largest class."""
     cases = one_question(list(run.table))
@@ -106,7 +114,8 @@ def measure(run: Run, folds: int = FOLDS) -> dict[str, Any]:
     recall = {name: macro_recall(labels[held].tolist(), answers[held].tolist(), min_count=1) for name, answers in said.items()}
     by_class = {names[k]: float(np.mean(said["trained"][held][labels[held] == k] == k)) for k in np.unique(labels[held])}
     return {
-        **recall, "majority_rate": float(np.bincount(labels).max() / len(labels)), "n": len(held), "folds": folds,
+        **recall, "trained_ci": recall_interval(labels[held], said["trained"][held], run.seed),
+        "majority_rate": float(np.bincount(labels).max() / len(labels)), "n": len(held), "folds": folds,
         "pictures": {names[k]: int((labels == k).sum()) for k in range(len(names))}, "recall": by_class,
         "warm_start": {"steps": WARM_STEPS, "batch": WARM_BATCH, "learning_rate": WARM_RATE},
         "grpo": {"steps": GRPO_STEPS, "learning_rate": GRPO_RATE}, **run.facts,

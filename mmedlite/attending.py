@@ -46,7 +46,7 @@ def train_stage(
         [table.open_image(c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
         [c.case_id for c in chosen], gamma.tolist(), beta.tolist(),
     )  # fmt: skip
-    return train(model, processor, rows, profile.grpo, out / stage.name, {"stage": stage.name}, seed, rewards, learning_rate)
+    return train(model, processor, rows, profile.grpo, out, {"stage": stage.name}, seed, rewards, learning_rate)
 
 
 def answer(

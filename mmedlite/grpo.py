@@ -9,6 +9,7 @@ of the stage.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import sys
@@ -54,17 +55,16 @@ class CurriculumTrainer(GRPOTrainer):
         """The last whole checkpoint, if there is one; the step log and the rollouts are brought back to where it was saved."""
         saved = [p.parent for p in Path(self.args.output_dir).glob("checkpoint-*/steps.json")]
         last = max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
-        if last is None:
-            self.rollout_file.unlink(missing_ok=True)
-            return None
-        self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
-        lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True)
+        if last is not None:
+            self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
+        lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True) if self.rollout_file.exists() else []
+        before = list(itertools.takewhile(lambda line: json.loads(line)["stage"] != self.rollout_info["stage"], lines))
         per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        self.rollout_file.write_text("".join(lines[: len(self.step_log) * per_step]), encoding="utf-8")
+        self.rollout_file.write_text("".join(lines[: len(before) + len(self.step_log) * per_step]), encoding="utf-8")
         return last
 
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
-        """Append one row a rollout to rollouts.jsonl: the seen case ids prove the order of the curriculum."""
+        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum."""
         ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
         texts = [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
         columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
@@ -167,8 +167,9 @@ def train(
     Args:
         model: PeftModel with a trainable adapter "default"; a frozen copy of it becomes the reference.
         rows: one dict a visit: prompt (text), image (PIL), options, answer, case_id, gamma, kl_weight.
-        out: folder for rollouts.jsonl and, while training, checkpoints; a checkpoint found there is resumed.
-        info: columns put on every rollout and log row (run, stage).
+        out: folder for rollouts.jsonl and, while training, checkpoints; a checkpoint found there is resumed. Stages that share a
+            folder write their rollouts one behind the other; what lies there of this stage, and behind it, is written anew.
+        info: columns put on every rollout and log row, with at least "stage".
 
     Returns:
         One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.

@@ -133,8 +133,9 @@ def share_image_features(model: Any, memory: FeatureMemory = MEMORY) -> None:
         if any(p.requires_grad for p in core.visual.parameters()):
             return encode(pixel_values, image_grid_thw, **kwargs)
         patches = pixel_values.split([int(n) for n in image_grid_thw.prod(1)])  # one (patches, channels) tensor an image
+        weights = tower()
         keys = [
-            hashlib.blake2b(p.cpu().float().numpy().tobytes() + str(g.tolist()).encode(), digest_size=16, key=tower()).digest()
+            hashlib.blake2b(p.cpu().float().numpy().tobytes() + str(g.tolist()).encode(), digest_size=16, key=weights).digest()
             for p, g in zip(patches, image_grid_thw, strict=True)
         ]
         found = {key: memory.kept[key] for key in keys if key in memory.kept}
@@ -193,6 +194,9 @@ def new_adapter(model: Any, lora: Lora) -> PeftModel:
     return get_peft_model(model, lora_config(lora))
 
 
+NEW_ADAPTER = "delete its folder and train again, or restore it"
+
+
 def check_adapter(file: Path) -> set[str]:
     """Names of the tensors in an adapter's safetensors file.
 
@@ -203,7 +207,7 @@ def check_adapter(file: Path) -> set[str]:
         with safe_open(file, "pt") as stored:
             return set(stored.keys())
     except Exception as error:
-        raise InputError(f"cannot read the adapter: {error}", str(file), "delete its folder and train again, or restore it") from error
+        raise InputError(f"cannot read the adapter: {error}", str(file), NEW_ADAPTER) from error
 
 
 def load_adapter(model: Any, folder: str | Path, name: str = "default", trainable: bool = False) -> PeftModel:
@@ -213,17 +217,17 @@ def load_adapter(model: Any, folder: str | Path, name: str = "default", trainabl
         InputError: the adapter file is missing or damaged; nothing has been trained yet when this is raised.
     """
     file = Path(folder) / "adapter_model.safetensors"
-    stored, fix = check_adapter(file), "delete its folder and train again, or restore it"
+    stored = check_adapter(file)
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
         else:
             model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
     except Exception as error:
-        raise InputError(f"cannot read the adapter: {error}", str(file), fix) from error
+        raise InputError(f"cannot read the adapter: {error}", str(file), NEW_ADAPTER) from error
     # PEFT only warns of a tensor that is not there, and leaves it at random.
     if absent := set(get_peft_model_state_dict(model, adapter_name=name)) - stored:
-        raise InputError(f"cannot read the adapter: {len(absent)} tensors are missing, the first {min(absent)}", str(file), fix)
+        raise InputError(f"cannot read the adapter: {len(absent)} tensors are missing, the first {min(absent)}", str(file), NEW_ADAPTER)
     return model
 
 
@@ -248,7 +252,8 @@ def generate(
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
     batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True).to(model.device)
     ids = processor.tokenizer.convert_tokens_to_ids
-    torch.manual_seed(seed)
+    if temperature > 0:
+        torch.manual_seed(seed)
     config = GenerationConfig(
         do_sample=temperature > 0, temperature=temperature or None, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
         eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), suppress_tokens=[ids(t) for t in VISION_TOKENS],

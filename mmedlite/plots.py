@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -93,24 +94,27 @@ def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path
         table["above_curve"] = [evaluation.above_curve(p, curve) if p[0] >= curve[0, 0] else np.nan for p in xy]
         said = [f"{text}, {h:+.2f} from the bias curve" for text, h in zip(said, table["above_curve"], strict=True)]
 
+    low, high = (xy.min(axis=0), xy.max(axis=0)) if path else (np.zeros(2), np.ones(2))  # a path is drawn close up
+    span = np.maximum(high - low, 0.02)
+
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
-        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), aspect="equal")
-        axes.set_xlabel("right where the panel is unanimous and right")
-        axes.set_ylabel("right where the panel is unanimous and wrong")
+        axes.set(xlim=(low[0] - 0.12 * span[0], high[0] + 0.34 * span[0]), ylim=(low[1] - 0.06 * span[1], high[1] + 0.06 * span[1]))
+        axes.set_xticks([x for x in axes.get_xticks() if low[0] - 0.12 * span[0] <= x < 1.001])  # right of them: room for the names
+        axes.set(xlabel="right where the panel is unanimous and right", ylabel="right where the panel is unanimous and wrong")
         if curve is not None:
-            axes.plot(curve[:, 0], curve[:, 1], "--", color="0.35")
-            x, y = curve[0]  # the end that is far from the dots
-            axes.text(x + 0.02, min(y + 0.03, 0.99), "untrained, bias varied", color="0.25", fontstyle="italic")
+            axes.plot(curve[:, 0], curve[:, 1], "--", color="0.35", label="untrained, bias varied")
+            fig.legend(loc="outside upper center")
         for start, end in zip(xy[:-1], xy[1:], strict=True) if path else ():
             axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.2", "shrinkA": 6, "shrinkB": 6})
         floor = -1.0  # labels are pushed up until they are clear of the one below
         for i in np.argsort(xy[:, 1], kind="stable"):
             (x, y), name = xy[i], table.index[i]
-            axes.plot(x, y, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
-            floor, step = max(y - 0.015, floor + 0.055), -0.03 if x > 0.6 else 0.03
-            ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}  # readable where it crosses the curve
-            axes.text(x + step, floor, name, ha="right" if x > 0.6 else "left", bbox=ground)
+            covered = (xy[i + 1 :] == xy[i]).all(axis=1).any()  # by a later dot: drawn as a ring around it
+            ring: dict[str, Any] = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2} if covered else {}
+            axes.plot(x, y, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3, **ring)
+            floor = max(y - 0.015 * span[1], floor + 0.055 * span[1])
+            axes.text(x + 0.04 * span[0], floor, name, path_effects=[withStroke(linewidth=2, foreground="white")])
 
     return draw(paint, table, (5.2, 5.0)), "; ".join(said).replace(", +nan from the bias curve", "")
 
@@ -216,12 +220,15 @@ def paired_differences(rows: Mapping[str, Mapping[str, float]], what: str = "tra
             clear = low > 0 or high < 0
             axes.plot([low, high], [i, i], color="C0" if clear else "0.45")
             axes.plot(mean, i, "o" if clear else "s", color="C0" if clear else "0.45", mfc=None if clear else "white")
-            axes.text(mean, i - 0.2, f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]", ha="center")
         axes.set_yticks(range(len(table)), table.index)
-        axes.set(xlabel=f"accuracy, {what} minus baseline (hollow: interval holds 0)", ylim=(len(table) - 0.5, -0.7))
+        axes.set(xlabel=f"accuracy, {what} minus baseline (hollow: interval holds 0)", ylim=(len(table) - 0.5, -0.5))
+        beside = axes.twinx()  # the numbers stand in a column of their own
+        told = [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high, _ in table.to_numpy()]
+        beside.set(ylim=axes.get_ylim(), yticks=range(len(table)), yticklabels=told)
+        beside.tick_params(length=0, grid_alpha=0)
 
     said = "; ".join(f"{k} {m:+.3f} [{lo:+.3f}, {hi:+.3f}], n = {int(n)}" for k, m, lo, hi, n in table.itertuples())
-    fig = draw(paint, table, (6.8, 1.2 + 0.5 * len(table)))
+    fig = draw(paint, table, (7.4, 1.0 + 0.4 * len(table)))
     return fig, f"Paired differences, {what} minus baseline, 95 % intervals: {said}."
 
 

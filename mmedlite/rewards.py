@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from mmedlite.answers import parse_strict
 
 FORMAT, ACCURACY = 0.5, 1.0  # paper, section 3.3
@@ -47,3 +49,8 @@ def accuracy_reward(completions: Sequence[Any], options: Sequence[Sequence[str]]
     """TRL reward function: 1 for the right option, else 0; ``options`` and ``answer`` are columns of the data set."""
     rows = zip(completions, options, answer, strict=True)
     return [reward_parts(completion_text(c), o, int(a))["accuracy"] for c, o, a in rows]
+
+
+def random_reward(completions: Sequence[Any], trainer_state: Any, **columns: Any) -> list[float]:
+    """Control, a TRL reward function: a coin tossed anew for each completion of each update (0 or 1), whatever it says."""
+    return np.random.default_rng([7, trainer_state.global_step]).integers(0, 2, len(completions)).astype(float).tolist()

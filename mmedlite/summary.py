@@ -69,9 +69,17 @@ def trust_numbers(run: RunFolder, panel: str) -> dict[str, Any]:
 
 
 def shifted_numbers(run: RunFolder, panel: str) -> dict[str, Any]:
-    """The trained policy on the shifted cases beside the better of the vote and the untrained policy."""
+    """The trained policy on the shifted cases beside the better of the vote and the untrained policy: first of ``panel``, and under
+    its own name the same of every other panel whose shifted cases this run answered."""
+    answered = (run.folder / "results").glob("*/shifted/trained.parquet")
+    others = sorted({file.parent.parent.name for file in answered} - {panel})
+    return _shifted(run, panel) | {other: _shifted(run, other) for other in others}
+
+
+def _shifted(run: RunFolder, panel: str) -> dict[str, Any]:
     rows = {n: run.rows(f"{panel}/shifted/{n}") for n in ("trained", "majority_vote", "untrained_panel")}
     trained = rows.pop("trained")
-    best = max(rows.values(), key=lambda f: accuracy(f)["mean"])
-    gain = difference(trained, best)
-    return shares({"trained": trained, "best_baseline": best}) | {"gain": {k: gain[k] for k in ("mean", "low", "high")}, "n": len(trained)}
+    best = max(rows, key=lambda n: accuracy(rows[n])["mean"])
+    gain = difference(trained, rows[best])
+    numbers = shares({"trained": trained, "best_baseline": rows[best]})
+    return numbers | {"gain": {"over": best, **{k: gain[k] for k in ("mean", "low", "high")}}, "n": len(trained)}

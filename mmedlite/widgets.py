@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS, bucket
 from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, show, trust_plane
 from mmedlite.profiles import InputError
+from mmedlite.summary import difference
 
 if TYPE_CHECKING:
     from mmedlite.cases import Case
@@ -153,6 +155,55 @@ def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
 
 
+def with_interval(mean: float, interval: Sequence[float]) -> str:
+    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"."""
+    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def share_right(rows: pd.DataFrame) -> str:
+    """Accuracy of Result rows with its interval, as ``with_interval`` writes it."""
+    found = evaluation.accuracy(rows)
+    return with_interval(found["mean"], found["ci"])
+
+
+def signed(found: Mapping[str, float]) -> str:
+    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"."""
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
+def by_difficulty(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One line a system (name -> Result rows): accuracy on all cases and each bucket, flips of unanimous panels, share without answer."""
+    lines: dict[str, dict[str, Any]] = {}
+    for name, frame in rows.items():
+        parts = {"all": frame, **{level: frame[frame["difficulty"] == level] for level in BUCKETS}}
+        told, flips = {key: share_right(part) for key, part in parts.items()}, evaluation.flip_rate(frame)
+        told |= {f"flips, panel {side}": with_interval(flips[f"panel_{side}"], flips[f"panel_{side}_ci"]) for side in ("right", "wrong")}
+        lines[name] = {**told, "no answer": (frame["option"] < 0).mean()}
+    return pd.DataFrame(lines).T
+
+
+def by_group(rows: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
+    """One line a value of ``column``, buckets in their order: accuracy of each system, and the first one's paired gain over the second."""
+    lines: dict[str, dict[str, Any]] = {}
+    for group in BUCKETS if column == "difficulty" else sorted(next(iter(rows.values()))[column].unique()):
+        part = {name: frame[frame[column] == group] for name, frame in rows.items()}
+        first, second, *_ = part.values()
+        lines[group] = {
+            **{name: share_right(frame) for name, frame in part.items()},
+            "gain": signed(difference(first, second)),
+            "n": len(first),
+        }
+    return pd.DataFrame(lines).T
+
+
+def whole_log(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Logs of stages in order, steps counted through, with the mean reward; and the first step of each, for ``training_curves``."""
+    parts = [pd.DataFrame(log) for log in stages.values()]
+    log = pd.concat(parts, ignore_index=True)
+    log = log.assign(step=np.arange(1, len(log) + 1), reward=log["format"] + log["accuracy"])
+    return log, dict(zip(stages, np.cumsum([1, *map(len, parts[:-1])]).tolist(), strict=True))
+
+
 def reveal(guess: float | None, value: float, what: str) -> None:
     """The end of a 'Predict first': the learner's number against the run's, as HTML."""
     said = "You committed no number." if guess is None else f"You said {guess:g}, that is off by {abs(guess - value):.3g}."
@@ -216,3 +267,30 @@ def order_strip(orders: Mapping[str, Sequence[str]]) -> tuple[Drawing, str]:
     changes = {name: sum(a != b for a, b in zip(order, order[1:], strict=False)) for name, order in orders.items()}
     said = "; ".join(f"{name}: the bucket changes {count} times" for name, count in changes.items())
     return draw(paint, table, (7.0, 1.3 * len(orders) + 0.4)), f"Bucket of each visit in order. {said}."
+
+
+def bands_figure(bands: Mapping[str, Mapping[str, Any]], mine: Mapping[str, float]) -> tuple[Drawing, str]:
+    """Each band on an axis of its own, with its seeds and this run; controls lie far outside and are named. bands: as bands.json."""
+    table = pd.DataFrame(bands).T[["low", "high", "sd"]].astype(float).assign(this_run=pd.Series(mine))
+
+    def paint(fig: Drawing) -> None:
+        panes = fig.subplots(len(bands), 1, squeeze=False).ravel()
+        for axes, (name, band) in zip(panes, bands.items(), strict=True):
+            shown = [band["low"], band["high"], mine[name], *band["seeds"].values()]
+            room = 0.15 * (max(shown) - min(shown))
+            axes.axvspan(band["low"], band["high"], color="C5", alpha=0.35, linewidth=0, label="band")
+            axes.plot([*band["seeds"].values()], [0.35] * len(band["seeds"]), "|", color="C0", markersize=12, label="seeds")
+            axes.plot(mine[name], 0.7, "D", color="black", markersize=5, label="this run")
+            axes.set(xlim=(min(shown) - room, max(shown) + room), ylim=(0, 1), yticks=[])
+            axes.ticklabel_format(useOffset=False)
+            axes.set_title(name)
+            outside = ", ".join(f"{control} {value:.3f}" for control, value in band["control"].items())
+            axes.set_title(f"controls: {outside}", loc="right", fontsize=9)
+        panes[-1].set_xlabel("share of test cases, each axis on a scale of its own")
+        fig.legend(*panes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
+
+    said = "; ".join(
+        f"{name} [{b['low']:.3f}, {b['high']:.3f}], this run {mine[name]:.3f}, controls "
+        + ", ".join(f"{control} {value:.3f}" for control, value in b["control"].items()) for name, b in bands.items()
+    )  # fmt: skip
+    return draw(paint, table, (7.2, 0.85 * len(bands) + 0.9)), f"Bands of the seeds, each on its own axis: {said}."

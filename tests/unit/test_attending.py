@@ -63,7 +63,7 @@ def test_rows_of_a_stage(monkeypatch: pytest.MonkeyPatch, clinic: CaseTable, sma
     rows, out = planned(monkeypatch, clinic, small)
     order = stage_order(STAGE, levels, 2, 0)
     assert [r["case_id"] for r in rows] == [cases[i].case_id for i in order] and len(rows) == 10
-    assert out == Path("out/mix")
+    assert out == Path("out")
     for row, i in zip(rows, order, strict=True):
         expected = {"easy": (1e-4, 1e-3), "hard": (3e-2, 1e-2)}[levels[i]]
         assert (row["gamma"], row["kl_weight"]) == expected

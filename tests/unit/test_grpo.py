@@ -259,6 +259,27 @@ def test_a_checkpoint_of_another_recipe_is_not_taken_up(tmp_path: Path) -> None:
     assert {r["gamma"] for r in rollouts(tmp_path)} == {0.5} and len(rollouts(tmp_path)) == 8
 
 
+def test_the_stages_of_a_run_lie_in_one_file_in_the_order_seen(tmp_path: Path) -> None:
+    """A stage that is trained again, from its start or from a checkpoint, takes the place of what stood there of it and behind it."""
+
+    def stage(name: str, batch: Sequence[dict[str, Any]], reward: Any = chance) -> None:
+        grpo.train(policy(), processor(), batch, PAIRS, tmp_path, {"stage": name}, 0, [reward])
+
+    def visits() -> list[tuple[str, int]]:
+        return [(r["stage"], r["step"]) for r in rollouts(tmp_path) if r["sample_index"] == 0][::2]
+
+    stage("one", rows(4))
+    stage("two", rows(28))
+    whole = rollouts(tmp_path)
+    assert visits() == [("one", 0), ("one", 1), *(("two", i) for i in range(14))]
+    with pytest.raises(KeyboardInterrupt):
+        stage("two", rows(28), stops_at(12))
+    stage("two", rows(28))
+    assert rollouts(tmp_path) == whole
+    stage("one", rows(4))
+    assert visits() == [("one", 0), ("one", 1)]
+
+
 def test_a_half_written_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(policy(), tmp_path, rows(24), stops_at(12))

@@ -100,6 +100,27 @@ def test_labels_do_not_hide_each_other() -> None:
     assert min(np.diff(heights)) > 0.05
 
 
+def test_a_dot_under_another_is_a_ring_around_it() -> None:
+    fig, _ = plots.trust_plane({"you": (1.0, 0.0), "vote": (1.0, 0.0), "oracle": (1.0, 1.0)})
+    look = {line.get_marker(): (line.get_markerfacecolor(), line.get_markersize()) for line in fig.axes[0].lines}
+    assert look["o"][0] == "none" != look["s"][0] and look["o"][1] > look["s"][1] == look["D"][1]
+
+
+def test_a_path_is_drawn_close_up() -> None:
+    """Steps of a few hundredths fill the figure; the curve beside them stays whole."""
+    steps = {"untrained": (0.995, 0.2), "easy": (0.99, 0.21), "hard": (0.97, 0.6)}
+    axes = plots.policy_path(steps, CURVE)[0].axes[0]
+    assert axes.get_xlim()[0] > 0.96 and 1.01 > axes.get_xlim()[1] > 0.995 and axes.get_ylim()[0] > 0.1
+    assert not any(text.get_bbox_patch() for text in axes.texts if text.get_text())
+    assert plots.trust_plane(steps, CURVE)[0].axes[0].get_xlim()[0] < 0
+
+
+def test_forest_numbers_stand_in_a_column_of_their_own() -> None:
+    fig, _ = DRAWINGS["forest"]()
+    assert texts(fig) == []
+    assert [label.get_text() for label in fig.axes[1].get_yticklabels()] == ["+0.100 [+0.080, +0.120]", "+0.000 [-0.010, +0.010]"]
+
+
 def test_policy_path_joins_the_stages_in_order() -> None:
     fig, _ = plots.policy_path(POINTS)
     arrows = [t for t in fig.axes[0].texts if getattr(t, "arrow_patch", None)]

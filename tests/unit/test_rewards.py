@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from mmedlite.rewards import accuracy_reward, format_ok, format_reward, reward_parts
+from mmedlite.rewards import accuracy_reward, format_ok, format_reward, random_reward, reward_parts
 
 YN = ["yes", "no"]
 FORMS = [
@@ -85,3 +86,11 @@ def test_trl_columns_texts_and_messages() -> None:
     options, answer = [YN, YN, YN], [1, 1, 0]
     assert accuracy_reward(completions, options, answer, prompts=["p"] * 3) == [1.0, 1.0, 0.0]
     assert format_reward(completions, options=options, answer=answer) == [0.5, 0.5, 0.5]
+
+
+def test_the_random_reward_is_a_coin_tossed_anew() -> None:
+    """The same in a repeated run, another in each update, blind to what was written, and fair."""
+    tosses = [random_reward(["same words"] * 64, SimpleNamespace(global_step=step)) for step in range(50)]
+    assert tosses[3] == random_reward(["other words"] * 64, SimpleNamespace(global_step=3))
+    assert tosses[0] != tosses[1] and {t for row in tosses for t in row} == {0.0, 1.0}
+    assert sum(map(sum, tosses)) / (50 * 64) == pytest.approx(0.5, abs=0.03)

@@ -180,6 +180,15 @@ def test_every_number_is_counted_again(run: Path, table: CaseTable, monkeypatch:
         assert problems and problems[0].startswith(f"results.json, {'.'.join(path)}: "), path
 
 
+def test_shifted_numbers_of_every_panel_are_counted(run: Path, table: CaseTable) -> None:
+    folder = RunFolder(run, {"cases_sha256": table.sha256})
+    alone = shifted_numbers(folder, "diverse")
+    for system in LIVE:
+        folder.keep(folder.rows(f"diverse/shifted/{system}"), f"paper_like/shifted/{system}")
+    assert shifted_numbers(folder, "diverse") == alone | {"paper_like": alone}
+    assert any(p.startswith("results.json, shifted.paper_like.gain.mean: absent, counted again") for p in v.wrong_numbers(folder, table, dict))
+
+
 def test_another_case_table_is_told(run: Path, table: CaseTable) -> None:
     change_number(run, lambda r: r.update(cases_sha256="f" * 64))
     problems = v.verify(run, table)

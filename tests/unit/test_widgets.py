@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -160,6 +161,7 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     sent: list[tuple[str, str]] = []
     monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append((fig, alt)))
     widgets.says_did_saw([("p" * 200, "d", "<s>")])
+    assert widgets.with_interval(0.8, [0.49, 0.943]) == "0.800 [0.490, 0.943]"
     widgets.reveal(None, 0.123, "share")
     widgets.reveal(0.5, 0.25, "share")
     assert "p" * 200 in sent[0][0] and "&lt;s&gt;" in sent[0][0] and "<caption>" in sent[0][0]
@@ -167,7 +169,48 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     assert "You said 0.5, that is off by 0.25." in sent[2][0]
 
 
+def test_systems_by_difficulty_with_intervals() -> None:
+    rows = pd.DataFrame({
+        "difficulty": ["easy", "easy", "medium", "hard"], "correct": [True, True, False, False], "option": [0, 0, -1, 1],
+        "answer": [0, 0, 0, 0], "unanimous": [True, True, False, True], "panel_vote": [0, 0, 0, 1],
+    })  # fmt: skip
+    (line,) = widgets.by_difficulty({"trained": rows}).to_dict("records")
+    assert line["all"] == widgets.with_interval(0.5, evaluation.wilson(2, 4)) and line["easy"].startswith("1.000 [0.342, 1.000]")
+    assert line["hard"].startswith("0.000") and line["flips, panel wrong"] == line["hard"]
+    assert line["no answer"] == 0.25
+    assert widgets.signed({"mean": 0.05, "low": -0.01, "high": 0.1}) == "+0.050 [-0.010, +0.100]"
+
+
+def test_groups_keep_the_order_of_the_buckets_and_pair_the_first_two_systems() -> None:
+    cases = [f"c{i}" for i in range(6)]
+    rows = pd.DataFrame({"case_id": cases, "image_sha256": cases, "difficulty": ["hard", "hard", "easy", "easy", "medium", "medium"]})
+    trained = rows.assign(correct=[True, True, True, True, True, False])
+    table = widgets.by_group({"trained": trained, "untrained": rows.assign(correct=[False, False, True, True, True, False])}, "difficulty")
+    assert list(table.index) == ["easy", "medium", "hard"] and table["n"].tolist() == [2, 2, 2]
+    assert table["gain"].tolist() == ["+0.000 [+0.000, +0.000]", "+0.000 [+0.000, +0.000]", "+1.000 [+1.000, +1.000]"]
+    assert table.loc["medium", "trained"] == widgets.share_right(trained[4:])
+
+
+def test_logs_of_stages_are_joined() -> None:
+    step = {"step": 1, "format": 0.5, "accuracy": 0.25}
+    log, starts = widgets.whole_log({"easy": [step] * 2, "hard": [step] * 3})
+    assert log["step"].tolist() == [1, 2, 3, 4, 5] and set(log["reward"]) == {0.75} and starts == {"easy": 1, "hard": 3}
+
+
 def test_order_strip_counts_the_changes_of_bucket() -> None:
     fig, alt = widgets.order_strip({"staged": ["easy", "easy", "medium", "hard"], "mixed": ["hard", "easy", "hard", "easy"]})
     assert "staged: the bucket changes 2 times; mixed: the bucket changes 3 times" in alt
     assert fig.numbers.loc["staged"].tolist() == [2, 1, 1]
+
+
+def test_each_band_has_an_axis_that_it_fills_and_its_controls_are_named() -> None:
+    bands = {
+        "narrow": {"low": 0.999, "high": 1.0, "sd": 0.0, "seeds": {"0": 1.0, "1": 0.9995}, "control": {"untrained": 0.5}},
+        "wide": {"low": 0.8, "high": 0.9, "sd": 0.02, "seeds": {"0": 0.85}, "control": {"vote": 0.7, "coin": 0.1}},
+    }
+    fig, alt = widgets.bands_figure(bands, {"narrow": 1.0, "wide": 0.93})
+    assert [axes.get_title(loc="right") for axes in fig.axes] == ["controls: untrained 0.500", "controls: vote 0.700, coin 0.100"]
+    for axes, (low, high) in zip(fig.axes, [(0.999, 1.0), (0.8, 0.93)], strict=True):
+        left, right = axes.get_xlim()
+        assert left < low < high < right and right - left < 1.4 * (high - low)
+    assert "wide [0.800, 0.900], this run 0.930, controls vote 0.700, coin 0.100." in alt
