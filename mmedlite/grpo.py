@@ -25,7 +25,7 @@ from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from mmedlite import prompt_once
+from mmedlite import dose, prompt_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.provenance import code_sha256
@@ -49,7 +49,16 @@ class CurriculumTrainer(GRPOTrainer):
         for name in ("gamma", "kl_weight"):
             out[name] = torch.tensor([row[name] for row in inputs], device=device)  # (B,)
         self._record(inputs, out)
+        if self.state.global_step % dose.EVERY == 0:
+            firsts, texts = inputs[:: self.num_generations], self._texts(out)[:: self.num_generations]
+            open_still = dose.decision_entropy(self.accelerator.unwrap_model(self.model), self.processing_class, firsts, texts)
+            most = torch.tensor([len(row["options"]) for row in firsts]).float().log()
+            self.step_log[-1] |= {"decision_entropy": float(open_still.mean()), "decision_entropy_max": float(most.mean())}
         return out
+
+    def _texts(self, out: dict[str, Any]) -> list[str]:
+        ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
+        return [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
 
     def take_up(self) -> Path | None:
         """The last whole checkpoint, if there is one; the step log and the rollouts are brought back to where it was saved."""
@@ -60,13 +69,14 @@ class CurriculumTrainer(GRPOTrainer):
         lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True) if self.rollout_file.exists() else []
         before = list(itertools.takewhile(lambda line: json.loads(line)["stage"] != self.rollout_info["stage"], lines))
         per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        self.rollout_file.write_text("".join(lines[: len(before) + len(self.step_log) * per_step]), encoding="utf-8")
+        kept = lines[: len(before) + len(self.step_log) * per_step]
+        (part := self.rollout_file.with_suffix(".part")).write_text("".join(kept), encoding="utf-8")
+        part.replace(self.rollout_file)  # in one step: a kill here loses nothing
         return last
 
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
         """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum."""
-        ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
-        texts = [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
+        mask, texts = out["completion_mask"].bool(), self._texts(out)  # mask (B, T)
         columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
         parts = {"format": format_reward(texts, **columns), "accuracy": accuracy_reward(texts, **columns)}
         rows = [
@@ -118,12 +128,17 @@ class CurriculumTrainer(GRPOTrainer):
         kl = ((torch.exp(delta) - delta - 1) * mask).sum(1) / length  # (B,), the k3 estimator
         bonus = (inputs["gamma"] * entropy).mean()
         penalty = ((inputs["kl_weight"] - self.beta) * kl).mean()
+        whole = loss + (penalty - bonus) / share
         if self.step_log:
             self.step_log[-1] |= {
-                "entropy": float(entropy.detach().mean()), "kl": float(kl.detach().mean()),
+                "loss": float(whole.detach()), "entropy": float(entropy.detach().mean()), "kl": float(kl.detach().mean()),
                 "gamma": float(inputs["gamma"].mean()), "beta": float(inputs["kl_weight"].mean()),
             }  # fmt: skip
-        return loss + (penalty - bonus) / share
+            if self.state.global_step % dose.EVERY == 0:
+                weights = [p for p in model.parameters() if p.requires_grad]
+                norms = {name: dose.gradient_norm(term, weights) for name, term in (("policy", loss), ("entropy", bonus / share))}
+                self.step_log[-1] |= {f"{name}_gradient": norm for name, norm in norms.items()}
+        return whole
 
 
 class _Progress(TrainerCallback):
@@ -172,7 +187,8 @@ def train(
         info: columns put on every rollout and log row, with at least "stage".
 
     Returns:
-        One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.
+        One log row a step: loss, format, accuracy, entropy (nats, mean over tokens), kl, gamma, beta, equal_groups, truncated; every
+        ``dose.EVERY`` steps also decision_entropy beside its maximum ln K (nats), and the gradient norms of policy and entropy term.
 
     Raises:
         InputError: fewer rows than one update.
@@ -201,7 +217,7 @@ def train(
         generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
-        save_strategy="steps", save_steps=10, save_total_limit=1,
+        save_strategy="steps", save_steps=10, save_total_limit=2,  # the older one, until steps.json is beside the younger
     )  # fmt: skip
     data = Dataset.from_list([
         {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows

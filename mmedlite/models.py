@@ -283,3 +283,18 @@ def completion_log_probs(
     ids, mask = (torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask"))
     values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
     return values, tails["attention_mask"]
+
+
+@torch.no_grad()
+def option_log_probs(
+    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str],
+    options: Sequence[str],
+) -> torch.Tensor:  # fmt: skip
+    """Log-probability of ``options`` as the answer, each after the reasoning of its text: (n,) float, in nats.
+
+    Args:
+        images, prompts, texts, options: n each; of a text without an answer tag, an empty reasoning is taken.
+    """
+    given = [f"{text.split('<answer>')[0] if '<answer>' in text else '<think></think>'}<answer>" for text in texts]
+    values, mask = completion_log_probs(model, processor, images, prompts, given, [f"{o}</answer>" for o in options])  # (n, t) each
+    return (values * mask).sum(1)

@@ -134,9 +134,10 @@ class Run(RunFolder):
 
     def _store_training(self, model: Any, name: str, log: Sequence[Any], plan: str = "") -> None:
         model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
+        (self.folder / "adapters" / name / "made_from.json").unlink(missing_ok=True)
         model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
-        self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})
         self.save_json(f"logs/{name}.json", log)
+        self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})  # last: it says that all of it is there
 
     # Triage
     def train_triage(self, name: str = "triage", rewards: Sequence[Reward] = (format_reward, accuracy_reward)) -> Any:
