@@ -219,9 +219,12 @@ def train(
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
         save_strategy="steps", save_steps=10, save_total_limit=2,  # the older one, until steps.json is beside the younger
     )  # fmt: skip
-    data = Dataset.from_list([
-        {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows
-    ])  # fmt: skip
+    visits = [{**r, "prompt": [{"role": "user", "content": r["prompt"]}]} for r in rows]
+
+    def look_up(part: dict[str, list[int]]) -> dict[str, list[Any]]:
+        return {name: [visits[i][name] for i in part["row"]] for name in visits[0]}
+
+    data = Dataset.from_dict({"row": range(len(rows))}).with_transform(look_up)  # pictures stay as they are, not packed and unpacked
     holder: list[CurriculumTrainer] = []
     trainer = CurriculumTrainer(
         model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,

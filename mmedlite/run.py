@@ -141,14 +141,17 @@ class Run(RunFolder):
 
     # Triage
     def train_triage(self, name: str = "triage", rewards: Sequence[Reward] = (format_reward, accuracy_reward)) -> Any:
-        """Train the triage doctor on the training cases; stores adapter and log; returns the model."""
+        """Train the triage doctor on the training cases; stores adapter and log; returns the model. One trained so before is read."""
+        plan = hashlib.sha256(json.dumps([r.__name__ for r in rewards]).encode()).hexdigest()
+        if self._made_by(done := self.folder / "adapters" / name, plan):
+            return load_adapter(load_policy(self.profile.policy, self.profile.dtype), done, trainable=True)
         cases = self.table.split("train")[: self.profile.triage.cases or None]
         model = self.fresh()
         out = self.folder / "rollouts" / name
         log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
-        self._store_training(model, name, log)
         if name == "triage":  # routes found before came from the reference's triage doctor
             shutil.rmtree(self.folder / "routes", ignore_errors=True)
+        self._store_training(model, name, log, plan)
         return model
 
     def routes(self, split: str) -> list[str]:
