@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
@@ -26,6 +27,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import GRPOConfig, GRPOTrainer
 
 from mmedlite import prompt_once
+from mmedlite.devices import rollouts_at_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.provenance import code_sha256
@@ -57,36 +59,43 @@ class CurriculumTrainer(GRPOTrainer):
         last = max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
         if last is not None:
             self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
+        if not self.accelerator.is_main_process:
+            return last
         lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True) if self.rollout_file.exists() else []
         before = list(itertools.takewhile(lambda line: json.loads(line)["stage"] != self.rollout_info["stage"], lines))
-        per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
+        per_step = self.args.generation_batch_size  # of all processes
         self.rollout_file.write_text("".join(lines[: len(before) + len(self.step_log) * per_step]), encoding="utf-8")
         return last
 
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
-        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum."""
+        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum.
+
+        Each process holds a part of the update, in the order of the processes; the main one writes the rows of all.
+        """
         ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
         texts = [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
         columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
         parts = {"format": format_reward(texts, **columns), "accuracy": accuracy_reward(texts, **columns)}
-        rows = [
+        first = self.accelerator.process_index * len(inputs)  # a group may begin in the process before
+        rows = gather_object([
             {
                 **self.rollout_info, "step": self.state.global_step, "case_id": row["case_id"],
-                "sample_index": i % self.num_generations, "text": text, "tokens": int(m.sum()),
+                "sample_index": (first + i) % self.num_generations, "text": text, "tokens": int(m.sum()),
                 "format": parts["format"][i], "accuracy": parts["accuracy"][i], "advantage": round(float(a), 4),
                 "gamma": row["gamma"], "beta": row["kl_weight"],
             }
             for i, (row, text, m, a) in enumerate(zip(inputs, texts, mask, out["advantages"], strict=True))
-        ]  # fmt: skip
-        with self.rollout_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(r) + "\n" for r in rows)
-        n = len(rows)
+        ])  # fmt: skip
+        if self.accelerator.is_main_process:
+            with self.rollout_file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(r) + "\n" for r in rows)
+        n, advantages = len(rows), self.accelerator.gather(out["advantages"])  # (n,)
         self.step_log.append({
             **self.rollout_info, "step": self.state.global_step + 1,
-            "format": sum(parts["format"]) / n, "accuracy": sum(parts["accuracy"]) / n,
-            "truncated": sum(bool(m.all()) for m in mask) / n if mask.shape[1] == self.max_completion_length else 0.0,
-            "equal_groups": float((out["advantages"].view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
-            "sample": texts[0],
+            "format": sum(r["format"] for r in rows) / n, "accuracy": sum(r["accuracy"] for r in rows) / n,
+            "truncated": sum(r["tokens"] == self.max_completion_length for r in rows) / n,
+            "equal_groups": float((advantages.view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
+            "sample": rows[0]["text"],
         })  # fmt: skip
 
     def _get_per_token_logps_and_entropies(
@@ -119,10 +128,9 @@ class CurriculumTrainer(GRPOTrainer):
         bonus = (inputs["gamma"] * entropy).mean()
         penalty = ((inputs["kl_weight"] - self.beta) * kl).mean()
         if self.step_log:
-            self.step_log[-1] |= {
-                "entropy": float(entropy.detach().mean()), "kl": float(kl.detach().mean()),
-                "gamma": float(inputs["gamma"].mean()), "beta": float(inputs["kl_weight"].mean()),
-            }  # fmt: skip
+            seen = {"entropy": entropy.detach(), "kl": kl.detach(), "gamma": inputs["gamma"], "beta": inputs["kl_weight"]}
+            means = self.accelerator.reduce({name: values.mean() for name, values in seen.items()}, "mean")  # over the processes
+            self.step_log[-1] |= {name: float(value) for name, value in means.items()}
         return loss + (penalty - bonus) / share
 
 
@@ -133,22 +141,25 @@ class _Progress(TrainerCallback):
         self.label, self.holder = label, holder
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110)
+        hidden = not state.is_world_process_zero
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110, disable=hidden)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         row = self.holder[0].step_log[-1]
         self.bar.set_postfix(acc=f"{row['accuracy']:.2f}", H=f"{row['entropy']:.2f}", refresh=False)
         self.bar.update()
-        if state.global_step % max(1, state.max_steps // 4) == 0:
+        if state.is_world_process_zero and state.global_step % max(1, state.max_steps // 4) == 0:
             tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # Written last, so that its presence marks a whole checkpoint.
-        log = json.dumps(self.holder[0].step_log)
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json").write_text(log, encoding="utf-8")
+        # Written last, when every process has put its part there, so that its presence marks a whole checkpoint.
+        self.holder[0].accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            log = json.dumps(self.holder[0].step_log)
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json").write_text(log, encoding="utf-8")
 
 
 def train(
@@ -164,6 +175,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train the LoRA adapter "default" of ``model`` on ``rows``, in their order, one visit a row.
 
+    Under ``accelerate launch`` every process calls this with the same arguments; the main one writes.
+
     Args:
         model: PeftModel with a trainable adapter "default"; a frozen copy of it becomes the reference.
         rows: one dict a visit: prompt (text), image (PIL), options, answer, case_id, gamma, kl_weight.
@@ -175,22 +188,22 @@ def train(
         One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.
 
     Raises:
-        InputError: fewer rows than one update.
+        InputError: fewer rows than one update, or an update that the processes cannot share evenly.
         KeyboardInterrupt: on Ctrl-C, after saying which checkpoint is kept and how to go on.
     """
     per_step = settings.prompts_per_step
     if len(rows) < per_step:
         raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
-    steps = len(rows) // per_step
+    steps, micro = len(rows) // per_step, rollouts_at_once(settings)
     out.mkdir(parents=True, exist_ok=True)
     if "ref" in model.peft_config:  # of the stage before
         model.delete_adapter("ref")
         model.set_adapter("default")
-    micro = per_step * settings.generations // settings.gradient_accumulation
     ids = processor.tokenizer.convert_tokens_to_ids
     on_gpu = torch.cuda.is_available()
-    # A checkpoint of other code, another seed, recipe or case order is not taken up: its folder bears another name.
-    plan = [code_sha256(), seed, learning_rate, asdict(settings), [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]]
+    # A checkpoint of other code, another seed, recipe, case order or number of processes is not taken up: its folder bears another name.
+    visits = [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]
+    plan = [code_sha256(), seed, micro, learning_rate, asdict(settings), visits]
     checkpoints = out / f"checkpoints-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]}"
     config = GRPOConfig(
         output_dir=str(checkpoints), per_device_train_batch_size=micro, num_generations=settings.generations,
@@ -201,7 +214,7 @@ def train(
         generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
-        save_strategy="steps", save_steps=10, save_total_limit=1,
+        save_strategy="steps", save_steps=10, save_total_limit=1, ddp_find_unused_parameters=False,
     )  # fmt: skip
     data = Dataset.from_list([
         {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows
@@ -218,11 +231,14 @@ def train(
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     except KeyboardInterrupt:
         kept = sorted(Path(config.output_dir).glob("checkpoint-*"))
-        print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
-              "Run the same command or cell again to go on from there.")  # fmt: skip
+        if trainer.accelerator.is_main_process:
+            print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
+                  "Run the same command or cell again to go on from there.")  # fmt: skip
         raise
-    for old in out.glob("checkpoints-*"):
-        shutil.rmtree(old)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for old in out.glob("checkpoints-*"):
+            shutil.rmtree(old)
     model.eval()
     return trainer.step_log
 

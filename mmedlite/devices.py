@@ -1,0 +1,23 @@
+"""What training asks of the devices: an update that the processes of a launch share evenly."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import PartialState
+
+from mmedlite.profiles import Grpo, InputError
+
+
+def rollouts_at_once(settings: Grpo) -> int:
+    """How many rollouts a process scores at once: those of an update over its parts and the processes that share it.
+
+    Raises:
+        InputError: they cannot be shared out evenly.
+    """
+    processes = PartialState(cpu=not torch.cuda.is_available()).num_processes
+    rollouts, parts = settings.prompts_per_step * settings.generations, settings.gradient_accumulation * processes
+    if rollouts % parts:
+        what = (f"an update of {settings.prompts_per_step} prompts x {settings.generations} generations cannot be shared evenly among "
+                f"{processes} processes x {settings.gradient_accumulation} parts")  # fmt: skip
+        raise InputError(what, "grpo.prompts_per_step, accelerate --num_processes", "change one of them: a group may be cut, a rollout not")
+    return rollouts // parts
