@@ -1,9 +1,10 @@
-"""What training asks of the devices: an update that the processes of a launch share evenly."""
+"""What training asks of the machine: an update that the processes of a launch share evenly, and vLLM where the profile wants it."""
 
 from __future__ import annotations
 
 import torch
 from accelerate import PartialState
+from trl.import_utils import is_vllm_available
 
 from mmedlite.profiles import Grpo, InputError
 
@@ -21,3 +22,14 @@ def rollouts_at_once(settings: Grpo) -> int:
                 f"{processes} processes x {settings.gradient_accumulation} parts")  # fmt: skip
         raise InputError(what, "grpo.prompts_per_step, accelerate --num_processes", "change one of them: a group may be cut, a rollout not")
     return rollouts // parts
+
+
+def check_vllm(settings: Grpo) -> None:
+    """Raise an InputError where vLLM is to write the completions and cannot."""
+    if not settings.vllm:
+        return
+    where, without = "profile, field grpo.vllm", "or set it to false: completions are then written without vLLM"
+    if not torch.cuda.is_available():
+        raise InputError("vLLM is to write the completions, and there is no GPU", where, f"use a machine with a GPU, {without}")
+    if not is_vllm_available():
+        raise InputError("vLLM is to write the completions, and it is not installed", where, f"pip install --editable '.[vllm]', {without}")

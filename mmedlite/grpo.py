@@ -27,7 +27,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import GRPOConfig, GRPOTrainer
 
 from mmedlite import prompt_once
-from mmedlite.devices import rollouts_at_once
+from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.provenance import code_sha256
@@ -188,18 +188,19 @@ def train(
         One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.
 
     Raises:
-        InputError: fewer rows than one update, or an update that the processes cannot share evenly.
+        InputError: fewer rows than one update, an update that the processes cannot share evenly, or vLLM wanted and not there.
         KeyboardInterrupt: on Ctrl-C, after saying which checkpoint is kept and how to go on.
     """
     per_step = settings.prompts_per_step
     if len(rows) < per_step:
         raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
+    check_vllm(settings)
     steps, micro = len(rows) // per_step, rollouts_at_once(settings)
     out.mkdir(parents=True, exist_ok=True)
     if "ref" in model.peft_config:  # of the stage before
         model.delete_adapter("ref")
         model.set_adapter("default")
-    ids = processor.tokenizer.convert_tokens_to_ids
+    never = [processor.tokenizer.convert_tokens_to_ids(t) for t in VISION_TOKENS]
     on_gpu = torch.cuda.is_available()
     # A checkpoint of other code, another seed, recipe, case order or number of processes is not taken up: its folder bears another name.
     visits = [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]
@@ -211,7 +212,8 @@ def train(
         learning_rate=learning_rate or settings.learning_rate, lr_scheduler_type="linear", max_steps=steps,
         beta=BASE_BETA, entropy_coef=0.0, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False,
         shuffle_dataset=False, temperature=settings.temperature, top_p=1.0, top_k=0, seed=seed, data_seed=seed,
-        generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
+        use_vllm=settings.vllm, vllm_mode="colocate",
+        generation_kwargs={"logit_bias": dict.fromkeys(never, -100.0)} if settings.vllm else {"suppress_tokens": never},
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
         save_strategy="steps", save_steps=10, save_total_limit=1, ddp_find_unused_parameters=False,

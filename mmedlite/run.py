@@ -27,7 +27,7 @@ from mmedlite import attending, triage
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.curriculum import bucket, stage_order
-from mmedlite.devices import rollouts_at_once
+from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, new_adapter, resolve
@@ -48,8 +48,8 @@ class Run(RunFolder):
 
     Raises:
         InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, an update that the
-            processes of this launch cannot share, a damaged adapter in the folder; before any training starts. OtherRun: the folder
-            holds another run, and two would be mixed in it.
+            processes of this launch cannot share, vLLM wanted and not there, a damaged adapter in the folder; before any training
+            starts. OtherRun: the folder holds another run, and two would be mixed in it.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Run(RunFolder):
         })  # fmt: skip
         self._check_cases()
         rollouts_at_once(self.profile.grpo)
+        check_vllm(self.profile.grpo)
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
 
 from mmedlite import devices, grpo, processes
+from mmedlite.models import VISION_TOKENS
 from mmedlite.profiles import InputError
 from tests.small import SETTINGS, adapter, base, chance, policy, processor, rows, same
 
@@ -94,3 +96,39 @@ def test_accelerate_reads_the_fsdp_configuration() -> None:
     layers = wrapped.keywords["transformer_layer_cls"]  # type: ignore[attr-defined]
     assert {type(m) for m in model.modules() if isinstance(m, tuple(layers))} == {type(model.model.language_model.layers[0])}
     assert not any(isinstance(m, tuple(layers)) for m in model.model.visual.modules())
+
+
+# ---- vLLM
+
+WITH_VLLM = replace(SETTINGS, vllm=True)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "installed", "told"), [(False, True, "there is no GPU"), (True, False, "it is not installed"), (True, True, "")]
+)
+def test_vllm_is_refused_where_it_cannot_serve(gpu: bool, installed: bool, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(devices, "is_vllm_available", lambda: installed)
+    devices.check_vllm(SETTINGS)
+    with pytest.raises(InputError, match=f"{told}.*grpo.vllm.*set it to false") if told else contextlib.nullcontext():
+        devices.check_vllm(WITH_VLLM)
+
+
+def test_vllm_is_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="vLLM is to write the completions"):
+        grpo.train(policy(), processor(), rows(2), WITH_VLLM, tmp_path / "out", {"stage": "s"}, 0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, WITH_VLLM])
+def test_the_profiles_wish_reaches_trl(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no token that stands for a picture is written either way: vLLM knows no suppress_tokens."""
+    monkeypatch.setattr(grpo, "check_vllm", lambda _: None)
+    monkeypatch.setattr(grpo, "CurriculumTrainer", asked := mock.Mock(side_effect=RuntimeError))
+    with pytest.raises(RuntimeError):
+        grpo.train(policy(), processor(), rows(2), settings, tmp_path, {"stage": "s"}, 0)
+    config = asked.call_args.kwargs["args"]
+    never = [processor().tokenizer.convert_tokens_to_ids(t) for t in VISION_TOKENS]
+    assert config.use_vllm == settings.vllm and config.vllm_mode == "colocate"
+    assert (config.top_p, config.top_k, config.temperature) == (1.0, 0, 1.0)
+    assert config.generation_kwargs == ({"logit_bias": dict.fromkeys(never, -100.0)} if settings.vllm else {"suppress_tokens": never})
