@@ -13,8 +13,9 @@ from tqdm import tqdm
 from mmedlite import sft
 from mmedlite.cases import Case, CaseTable
 from mmedlite.curriculum import bucket, coefficients, stage_order
-from mmedlite.grpo import Reward, picture_rows, train
+from mmedlite.grpo import Reward, picture_rows
 from mmedlite.models import ImageProcessorOnly, generate, option_log_probs
+from mmedlite.processes import train
 from mmedlite.profiles import Profile, Stage
 from mmedlite.prompts import attending_prompt
 from mmedlite.rewards import accuracy_reward, format_reward

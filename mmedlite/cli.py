@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """The pipeline without notebooks: triage, panels, attending, evaluation, bands; results in one run folder."""
     import torch
 
+    from mmedlite import processes
     from mmedlite.checks import count, expect_all, tally
     from mmedlite.demo import PeakMemory, cpu_minutes
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
@@ -27,10 +28,13 @@ def run(args: argparse.Namespace) -> int:
     start = time.time()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as in the demo: the same numbers on any number of cores
+    if not processes.is_main():
+        return processes.join_trainings()
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
     more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
     given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
-    again = f"python -m mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
+    words = "accelerate launch ... -m" if processes.several() else "python -m"
+    again = f"{words} mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
     try:
         this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
@@ -38,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
             triage_step(this)
             panel_step(this)
             attending_step(this)
+            processes.dismiss()
             evaluation_step(this)
     except KeyboardInterrupt:
         print(f"Stopped. Go on with: {again}")

@@ -31,7 +31,7 @@ def decision_entropy(model: Any, processor: ImageProcessorOnly, rows: Sequence[d
     return torch.stack([torch.distributions.Categorical(logits=c).entropy() for c in choices])
 
 
-def gradient_norm(term: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
-    """Norm of the gradient of one term of the loss on all weights together; the graph is kept for the update itself."""
+def gradient_norm(term: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Norm of the gradient of one term of the loss on all weights together, a scalar; the graph is kept for the update itself."""
     parts = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-    return float(torch.stack([g.float().norm() for g in parts if g is not None]).norm())
+    return torch.stack([g.float().norm() for g in parts if g is not None]).norm()

@@ -27,6 +27,7 @@ from mmedlite import attending, triage
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.curriculum import bucket, stage_order
+from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, new_adapter, resolve
@@ -46,8 +47,9 @@ class Run(RunFolder):
         seed: training seed; the profile's by default. replay: raise on an opinion that is not stored instead of asking for it.
 
     Raises:
-        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, a damaged adapter in the
-            folder; before any training starts. OtherRun: the folder holds another run, and two would be mixed in it.
+        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, an update that the
+            processes of this launch cannot share, vLLM wanted and not there, a damaged adapter in the folder; before any training
+            starts. OtherRun: the folder holds another run, and two would be mixed in it.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
         })  # fmt: skip
         self._check_cases()
+        rollouts_at_once(self.profile.grpo)
+        check_vllm(self.profile.grpo)
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)
