@@ -1,4 +1,4 @@
-"""Commands: ``python -m mmedlite {doctor,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
+"""Commands: ``python -m mmedlite {doctor,plan,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def run(args: argparse.Namespace) -> int:
     return int(done["failed"] > 0)
 
 
+def plan(args: argparse.Namespace) -> int:
+    """Time some steps here: which profile fits the minutes and the memory at hand, and how long its training takes; 0 if one fits."""
+    from mmedlite.plan import main as plan_main
+
+    return plan_main(args.profile, args.minutes, args.memory)
+
+
 def answers(args: argparse.Namespace) -> int:
     """Score the lenient answer parser on a file of cases; prints one JSON line."""
     from mmedlite.answers import score_cases
@@ -77,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("doctor", help="is this machine ready?")
     one.add_argument("--profile", default="tiny")
+    one = commands.add_parser("plan", help=plan.__doc__)
+    one.add_argument("--profile", help="a name in mmedlite/profiles, or a .toml file; all that are shipped by default")
+    one.add_argument("--minutes", type=float, default=20.0, help="for the training (default 20)")
+    one.add_argument("--memory", type=float, default=16.0, help="GiB, of the GPU where there is one (default 16)")
     one = commands.add_parser("run", help=run.__doc__)
     one.add_argument("--profile", default="tiny", help="a name in mmedlite/profiles, or a .toml file")
     one.add_argument("--cases", help="a case table (folder or Parquet file) instead of the profile's own")
@@ -93,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        return {"run": run, "answers": answers, "verify": verify}[args.command](args)
+        return {"plan": plan, "run": run, "answers": answers, "verify": verify}[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
