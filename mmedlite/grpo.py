@@ -59,6 +59,15 @@ class CurriculumTrainer(GRPOTrainer):
             self.step_log[-1] |= {name: float(value) for name, value in means.items()}
         return out
 
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, *args)  # (B of all processes, reward functions)
+        for name, values in zip(self.reward_func_names, rewards.T, strict=True):
+            if not values.isfinite().all():  # TRL would leave the rollout out and say nothing
+                count, step = int((~values.isfinite()).sum()), self.state.global_step + 1
+                what = f"the reward '{name}' is not a number for {count} rollouts of step {step}"
+                raise InputError(what, fix="mend the reward function; the same command or cell goes on from the last checkpoint")
+        return rewards
+
     def _texts(self, out: dict[str, Any]) -> list[str]:
         ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
         return [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
@@ -209,12 +218,16 @@ def train(
         ``dose.EVERY`` steps also decision_entropy beside its maximum ln K (nats), and the gradient norms of policy and entropy term.
 
     Raises:
-        InputError: fewer rows than one update, an update that the processes cannot share evenly, or vLLM wanted and not there.
+        InputError: fewer rows than one update, trainable weights outside the adapter (as an unfrozen tower), an update that the
+            processes cannot share evenly, vLLM wanted and not there; or, with the last checkpoint kept, a reward that is no number.
         KeyboardInterrupt: on Ctrl-C, after saying which checkpoint is kept and how to go on.
     """
     per_step = settings.prompts_per_step
     if len(rows) < per_step:
         raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
+    if loose := [name for name, p in model.named_parameters() if p.requires_grad and ".default." not in name]:
+        what = f"{len(loose)} weights outside the adapter are trainable, the first {loose[0]}; they would move the reference too"
+        raise InputError(what, fix="freeze them: requires_grad_(False)")
     check_vllm(settings)
     steps, micro = len(rows) // per_step, rollouts_at_once(settings)
     out.mkdir(parents=True, exist_ok=True)

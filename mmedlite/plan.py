@@ -134,7 +134,8 @@ def told(name: str, plan: Plan, minutes: float, memory: float) -> tuple[bool, li
         left = minutes * 60 - plan.triage.step * plan.triage.steps
         whole = max(t.steps for t in plan.panels.values())
         would = f"{int(left / plan.attending_step())} of the {whole} attending steps fit after triage" if left > 0 else "not even triage fits"
-        lines.append(f"{name}: in {minutes:g} min {would}; shorten the stages in a profile of your own, or give {math.ceil(plan.minutes())} min")
+        fix = f"shorten the stages in a profile of your own, or give {math.ceil(plan.minutes())} min"
+        lines.append(f"{name}: in {minutes:g} min {would}; {fix}")
     if not in_memory:
         fix = "raise grpo.gradient_accumulation or lower grpo.prompts_per_step in a profile of your own"
         lines.append(f"{name}: for {memory:g} GiB {fix}")
