@@ -289,13 +289,5 @@ def picture_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The rows that :func:`train` takes, from columns of equal length."""
     names = ("image", "prompt", "options", "answer", "case_id", "gamma", "kl_weight")
-    columns = (
-        pictures,
-        prompts,
-        map(list, options),
-        map(int, answers),
-        case_ids,
-        map(float, gamma),
-        map(float, kl_weight),
-    )
+    columns = (pictures, prompts, map(list, options), map(int, answers), case_ids, map(float, gamma), map(float, kl_weight))
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
