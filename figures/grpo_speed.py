@@ -236,7 +236,7 @@ def shape(name: str, n: int, prompts: int, tokens: int, checkpointing: bool) -> 
     )  # fmt: skip
     settings = Grpo(
         learning_rate=1e-5, prompts_per_step=prompts, generations=8, temperature=1.0, max_new_tokens=tokens,
-        gradient_accumulation=prompts, gradient_checkpointing=checkpointing,
+        gradient_accumulation=prompts, gradient_checkpointing=checkpointing, vllm=False,
     )  # fmt: skip
     with patch.object(grpo, "VISION_TOKENS", (*grpo.VISION_TOKENS, "<|im_end|>")):  # every completion has its full length
         found = measure(make, processor, rows, settings, n, ("stock", "ours"), (hashed,))

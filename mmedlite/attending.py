@@ -13,8 +13,9 @@ from tqdm import tqdm
 from mmedlite import sft
 from mmedlite.cases import Case, CaseTable
 from mmedlite.curriculum import bucket, coefficients, stage_order
-from mmedlite.grpo import Reward, picture_rows, train
-from mmedlite.models import ImageProcessorOnly, completion_log_probs, generate
+from mmedlite.grpo import Reward, picture_rows
+from mmedlite.models import ImageProcessorOnly, generate, option_log_probs
+from mmedlite.processes import train
 from mmedlite.profiles import Profile, Stage
 from mmedlite.prompts import attending_prompt
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -64,31 +65,20 @@ def answer(
     return texts
 
 
-@torch.no_grad()
 def option_scores(
     model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray | None, texts: Sequence[str], profile: Profile,
 ) -> list[np.ndarray]:  # fmt: skip
     """Log-probability of each option as the answer, after the reasoning of ``texts``: one (n_options,) float array a case."""
-    jobs = [
-        (i, option, text.split("<answer>")[0] if "<answer>" in text else "<think></think>")
-        for i, text in enumerate(texts) for option in cases[i].options
-    ]  # fmt: skip
+    jobs = [(i, option) for i, case in enumerate(cases) for option in case.options]
     scores: list[list[float]] = [[] for _ in cases]
     size = profile.eval_batch
     for start in tqdm(range(0, len(jobs), size), desc="scoring options", mininterval=2):
         part = jobs[start : start + size]
-        prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i, _, _ in part]
-        pictures = [table.open_image(cases[i]) for i, _, _ in part]
-        logps, mask = completion_log_probs(
-            model,
-            processor,
-            pictures,
-            prompts,
-            [f"{think}<answer>" for _, _, think in part],
-            [f"{o}</answer>" for _, o, _ in part],
-        )
-        for (i, _, _), total in zip(part, (logps * mask).sum(1).tolist(), strict=True):
+        prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i, _ in part]
+        pictures = [table.open_image(cases[i]) for i, _ in part]
+        totals = option_log_probs(model, processor, pictures, prompts, [texts[i] for i, _ in part], [o for _, o in part])
+        for (i, _), total in zip(part, totals.tolist(), strict=True):
             scores[i].append(total)
     return [np.array(s) for s in scores]
 

@@ -1,4 +1,4 @@
-"""Commands: ``python -m mmedlite {doctor,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
+"""Commands: ``python -m mmedlite {doctor,plan,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """The pipeline without notebooks: triage, panels, attending, evaluation, bands; results in one run folder."""
     import torch
 
+    from mmedlite import processes
     from mmedlite.checks import count, expect_all, tally
     from mmedlite.demo import PeakMemory, cpu_minutes
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
@@ -27,10 +28,13 @@ def run(args: argparse.Namespace) -> int:
     start = time.time()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as in the demo: the same numbers on any number of cores
+    if not processes.is_main():
+        return processes.join_trainings()
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
     more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
     given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
-    again = f"python -m mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
+    words = "accelerate launch ... -m" if processes.several() else "python -m"
+    again = f"{words} mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
     try:
         this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
@@ -38,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
             triage_step(this)
             panel_step(this)
             attending_step(this)
+            processes.dismiss()
             evaluation_step(this)
     except KeyboardInterrupt:
         print(f"Stopped. Go on with: {again}")
@@ -51,6 +56,13 @@ def run(args: argparse.Namespace) -> int:
     write_manifest(folder, this.facts)
     print(f"{done['passed']} checks passed, {done['failed']} failed")
     return int(done["failed"] > 0)
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Time some steps here: which profile fits the minutes and the memory at hand, and how long its training takes; 0 if one fits."""
+    from mmedlite.plan import main as plan_main
+
+    return plan_main(args.profile, args.minutes, args.memory)
 
 
 def answers(args: argparse.Namespace) -> int:
@@ -77,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("doctor", help="is this machine ready?")
     one.add_argument("--profile", default="tiny")
+    one = commands.add_parser("plan", help=plan.__doc__)
+    one.add_argument("--profile", help="a name in mmedlite/profiles, or a .toml file; all that are shipped by default")
+    one.add_argument("--minutes", type=float, default=20.0, help="for the training (default 20)")
+    one.add_argument("--memory", type=float, default=16.0, help="GiB, of the GPU where there is one (default 16)")
     one = commands.add_parser("run", help=run.__doc__)
     one.add_argument("--profile", default="tiny", help="a name in mmedlite/profiles, or a .toml file")
     one.add_argument("--cases", help="a case table (folder or Parquet file) instead of the profile's own")
@@ -93,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        return {"run": run, "answers": answers, "verify": verify}[args.command](args)
+        return {"plan": plan, "run": run, "answers": answers, "verify": verify}[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

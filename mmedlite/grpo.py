@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
-from mmedlite import prompt_once
+from mmedlite import dose, prompt_once
+from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.provenance import code_sha256
@@ -49,7 +51,26 @@ class CurriculumTrainer(GRPOTrainer):
         for name in ("gamma", "kl_weight"):
             out[name] = torch.tensor([row[name] for row in inputs], device=device)  # (B,)
         self._record(inputs, out)
+        if self.state.global_step % dose.EVERY == 0:
+            some, texts = inputs[:: self.num_generations], self._texts(out)[:: self.num_generations]  # one rollout a group
+            entropy = dose.decision_entropy(self.accelerator.unwrap_model(self.model), self.processing_class, some, texts)
+            most = torch.tensor([len(row["options"]) for row in some], device=device).float().log()
+            means = self.accelerator.reduce({"decision_entropy": entropy.mean(), "decision_entropy_max": most.mean()}, "mean")
+            self.step_log[-1] |= {name: float(value) for name, value in means.items()}
         return out
+
+    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
+        rewards: torch.Tensor = super()._calculate_rewards(inputs, *args)  # (B of all processes, reward functions)
+        for name, values in zip(self.reward_func_names, rewards.T, strict=True):
+            if not values.isfinite().all():  # TRL would leave the rollout out and say nothing
+                count, step = int((~values.isfinite()).sum()), self.state.global_step + 1
+                what = f"the reward '{name}' is not a number for {count} rollouts of step {step}"
+                raise InputError(what, fix="mend the reward function; the same command or cell goes on from the last checkpoint")
+        return rewards
+
+    def _texts(self, out: dict[str, Any]) -> list[str]:
+        ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
+        return [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
 
     def take_up(self) -> Path | None:
         """The last whole checkpoint, if there is one; the step log and the rollouts are brought back to where it was saved."""
@@ -57,36 +78,44 @@ class CurriculumTrainer(GRPOTrainer):
         last = max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
         if last is not None:
             self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
+        if not self.accelerator.is_main_process:
+            return last
         lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True) if self.rollout_file.exists() else []
         before = list(itertools.takewhile(lambda line: json.loads(line)["stage"] != self.rollout_info["stage"], lines))
-        per_step = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
-        self.rollout_file.write_text("".join(lines[: len(before) + len(self.step_log) * per_step]), encoding="utf-8")
+        per_step = self.args.generation_batch_size  # of all processes
+        kept = lines[: len(before) + len(self.step_log) * per_step]
+        (part := self.rollout_file.with_suffix(".part")).write_text("".join(kept), encoding="utf-8")
+        part.replace(self.rollout_file)  # in one step: a kill here loses nothing
         return last
 
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
-        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum."""
-        ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
-        texts = [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
+        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum.
+
+        Each process holds a part of the update, in the order of the processes; the main one writes the rows of all.
+        """
+        mask, texts = out["completion_mask"].bool(), self._texts(out)  # mask (B, T)
         columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
         parts = {"format": format_reward(texts, **columns), "accuracy": accuracy_reward(texts, **columns)}
-        rows = [
+        first = self.accelerator.process_index * len(inputs)  # a group may begin in the process before
+        rows = gather_object([
             {
                 **self.rollout_info, "step": self.state.global_step, "case_id": row["case_id"],
-                "sample_index": i % self.num_generations, "text": text, "tokens": int(m.sum()),
+                "sample_index": (first + i) % self.num_generations, "text": text, "tokens": int(m.sum()),
                 "format": parts["format"][i], "accuracy": parts["accuracy"][i], "advantage": round(float(a), 4),
                 "gamma": row["gamma"], "beta": row["kl_weight"],
             }
             for i, (row, text, m, a) in enumerate(zip(inputs, texts, mask, out["advantages"], strict=True))
-        ]  # fmt: skip
-        with self.rollout_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(r) + "\n" for r in rows)
-        n = len(rows)
+        ])  # fmt: skip
+        if self.accelerator.is_main_process:
+            with self.rollout_file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(r) + "\n" for r in rows)
+        n, advantages = len(rows), self.accelerator.gather(out["advantages"])  # (n,)
         self.step_log.append({
             **self.rollout_info, "step": self.state.global_step + 1,
-            "format": sum(parts["format"]) / n, "accuracy": sum(parts["accuracy"]) / n,
-            "truncated": sum(bool(m.all()) for m in mask) / n if mask.shape[1] == self.max_completion_length else 0.0,
-            "equal_groups": float((out["advantages"].view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
-            "sample": texts[0],
+            "format": sum(r["format"] for r in rows) / n, "accuracy": sum(r["accuracy"] for r in rows) / n,
+            "truncated": sum(r["tokens"] == self.max_completion_length for r in rows) / n,
+            "equal_groups": float((advantages.view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
+            "sample": rows[0]["text"],
         })  # fmt: skip
 
     def _get_per_token_logps_and_entropies(
@@ -118,12 +147,19 @@ class CurriculumTrainer(GRPOTrainer):
         kl = ((torch.exp(delta) - delta - 1) * mask).sum(1) / length  # (B,), the k3 estimator
         bonus = (inputs["gamma"] * entropy).mean()
         penalty = ((inputs["kl_weight"] - self.beta) * kl).mean()
+        whole = loss + (penalty - bonus) / share
         if self.step_log:
-            self.step_log[-1] |= {
-                "entropy": float(entropy.detach().mean()), "kl": float(kl.detach().mean()),
-                "gamma": float(inputs["gamma"].mean()), "beta": float(inputs["kl_weight"].mean()),
+            seen = {
+                "loss": whole.detach() * share, "entropy": entropy.detach(), "kl": kl.detach(), "gamma": inputs["gamma"],
+                "beta": inputs["kl_weight"],
             }  # fmt: skip
-        return loss + (penalty - bonus) / share
+            if self.state.global_step % dose.EVERY == 0 and not self.is_fsdp_enabled:  # FSDP gives gradients only to backward()
+                weights = [p for p in model.parameters() if p.requires_grad]
+                for name, term in (("policy", loss * share), ("entropy", bonus)):
+                    seen[f"{name}_gradient"] = dose.gradient_norm(term, weights)
+            means = self.accelerator.reduce({name: values.mean() for name, values in seen.items()}, "mean")  # over the processes
+            self.step_log[-1] |= {name: float(value) for name, value in means.items()}
+        return whole
 
 
 class _Progress(TrainerCallback):
@@ -133,22 +169,26 @@ class _Progress(TrainerCallback):
         self.label, self.holder = label, holder
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110)
+        hidden = not state.is_world_process_zero
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110, disable=hidden)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         row = self.holder[0].step_log[-1]
         self.bar.set_postfix(acc=f"{row['accuracy']:.2f}", H=f"{row['entropy']:.2f}", refresh=False)
         self.bar.update()
-        if state.global_step % max(1, state.max_steps // 4) == 0:
+        if state.is_world_process_zero and state.global_step % max(1, state.max_steps // 4) == 0:
             tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # Written last, so that its presence marks a whole checkpoint.
-        log = json.dumps(self.holder[0].step_log)
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json").write_text(log, encoding="utf-8")
+        # Written last, when every process has put its part there, so that its presence marks a whole checkpoint.
+        self.holder[0].accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json"
+            (part := file.with_suffix(".part")).write_text(json.dumps(self.holder[0].step_log), encoding="utf-8")
+            part.replace(file)
 
 
 def train(
@@ -164,6 +204,8 @@ def train(
 ) -> list[dict[str, Any]]:
     """Train the LoRA adapter "default" of ``model`` on ``rows``, in their order, one visit a row.
 
+    Under ``accelerate launch`` every process calls this with the same arguments; the main one writes.
+
     Args:
         model: PeftModel with a trainable adapter "default"; a frozen copy of it becomes the reference.
         rows: one dict a visit: prompt (text), image (PIL), options, answer, case_id, gamma, kl_weight.
@@ -172,25 +214,31 @@ def train(
         info: columns put on every rollout and log row, with at least "stage".
 
     Returns:
-        One log row a step: format, accuracy, entropy (nats), kl, gamma, beta, equal_groups, truncated.
+        One log row a step: loss, format, accuracy, entropy (nats, mean over tokens), kl, gamma, beta, equal_groups, truncated; every
+        ``dose.EVERY`` steps also decision_entropy beside its maximum ln K (nats), and the gradient norms of policy and entropy term.
 
     Raises:
-        InputError: fewer rows than one update.
+        InputError: fewer rows than one update, trainable weights outside the adapter (as an unfrozen tower), an update that the
+            processes cannot share evenly, vLLM wanted and not there; or, with the last checkpoint kept, a reward that is no number.
         KeyboardInterrupt: on Ctrl-C, after saying which checkpoint is kept and how to go on.
     """
     per_step = settings.prompts_per_step
     if len(rows) < per_step:
         raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
-    steps = len(rows) // per_step
+    if loose := [name for name, p in model.named_parameters() if p.requires_grad and ".default." not in name]:
+        what = f"{len(loose)} weights outside the adapter are trainable, the first {loose[0]}; they would move the reference too"
+        raise InputError(what, fix="freeze them: requires_grad_(False)")
+    check_vllm(settings)
+    steps, micro = len(rows) // per_step, rollouts_at_once(settings)
     out.mkdir(parents=True, exist_ok=True)
     if "ref" in model.peft_config:  # of the stage before
         model.delete_adapter("ref")
         model.set_adapter("default")
-    micro = per_step * settings.generations // settings.gradient_accumulation
-    ids = processor.tokenizer.convert_tokens_to_ids
+    never = [processor.tokenizer.convert_tokens_to_ids(t) for t in VISION_TOKENS]
     on_gpu = torch.cuda.is_available()
-    # A checkpoint of other code, another seed, recipe or case order is not taken up: its folder bears another name.
-    plan = [code_sha256(), seed, learning_rate, asdict(settings), [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]]
+    # A checkpoint of other code, another seed, recipe, case order or number of processes is not taken up: its folder bears another name.
+    visits = [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]
+    plan = [code_sha256(), seed, micro, learning_rate, asdict(settings), visits]
     checkpoints = out / f"checkpoints-{hashlib.sha256(json.dumps(plan).encode()).hexdigest()[:12]}"
     config = GRPOConfig(
         output_dir=str(checkpoints), per_device_train_batch_size=micro, num_generations=settings.generations,
@@ -198,14 +246,19 @@ def train(
         learning_rate=learning_rate or settings.learning_rate, lr_scheduler_type="linear", max_steps=steps,
         beta=BASE_BETA, entropy_coef=0.0, loss_type="grpo", scale_rewards="group", use_bias_correction_kl=False,
         shuffle_dataset=False, temperature=settings.temperature, top_p=1.0, top_k=0, seed=seed, data_seed=seed,
-        generation_kwargs={"suppress_tokens": [ids(t) for t in VISION_TOKENS]},
+        use_vllm=settings.vllm, vllm_mode="colocate",
+        generation_kwargs={"logit_bias": dict.fromkeys(never, -100.0)} if settings.vllm else {"suppress_tokens": never},
         bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
         gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
-        save_strategy="steps", save_steps=10, save_total_limit=1,
+        save_strategy="steps", save_steps=10, save_total_limit=2,  # the older one, until steps.json is beside the younger
+        ddp_find_unused_parameters=False,
     )  # fmt: skip
-    data = Dataset.from_list([
-        {"prompt": [{"role": "user", "content": r["prompt"]}], **{k: v for k, v in r.items() if k != "prompt"}} for r in rows
-    ])  # fmt: skip
+    chats = [{**r, "prompt": [{"role": "user", "content": r["prompt"]}]} for r in rows]
+
+    def look_up(part: dict[str, list[int]]) -> dict[str, list[Any]]:
+        return {name: [chats[i][name] for i in part["row"]] for name in chats[0]}
+
+    data = Dataset.from_dict({"row": range(len(rows))}).with_transform(look_up)  # pictures stay as they are, not packed and unpacked
     holder: list[CurriculumTrainer] = []
     trainer = CurriculumTrainer(
         model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,
@@ -218,11 +271,14 @@ def train(
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     except KeyboardInterrupt:
         kept = sorted(Path(config.output_dir).glob("checkpoint-*"))
-        print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
-              "Run the same command or cell again to go on from there.")  # fmt: skip
+        if trainer.accelerator.is_main_process:
+            print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
+                  "Run the same command or cell again to go on from there.")  # fmt: skip
         raise
-    for old in out.glob("checkpoints-*"):
-        shutil.rmtree(old)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        for old in out.glob("checkpoints-*"):
+            shutil.rmtree(old)
     model.eval()
     return trainer.step_log
 
@@ -233,13 +289,5 @@ def picture_rows(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """The rows that :func:`train` takes, from columns of equal length."""
     names = ("image", "prompt", "options", "answer", "case_id", "gamma", "kl_weight")
-    columns = (
-        pictures,
-        prompts,
-        map(list, options),
-        map(int, answers),
-        case_ids,
-        map(float, gamma),
-        map(float, kl_weight),
-    )
+    columns = (pictures, prompts, map(list, options), map(int, answers), case_ids, map(float, gamma), map(float, kl_weight))
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

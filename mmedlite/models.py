@@ -17,7 +17,6 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from PIL import Image
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-from transformers.image_utils import make_flat_list_of_images
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
@@ -34,37 +33,37 @@ LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|u
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 
 
-class PicturesOnce(Qwen2VLImageProcessorPil):
-    """The image processor of Qwen2.5-VL; a picture that comes several times in a call, as in a group of rollouts, is prepared once."""
-
-    def preprocess(self, images: Any, **kwargs: Any) -> Any:
-        """Pixel values and grids of all pictures, as the plain processor gives them."""
-        pictures = make_flat_list_of_images(images)
-        pixels = [np.asarray(p) for p in pictures]
-        keys = [(p.shape, hashlib.blake2b(p.tobytes(), digest_size=16).digest()) for p in pixels]
-        first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        distinct = sorted(first.values())
-        out = super().preprocess([pictures[i] for i in distinct], **kwargs)
-        which = np.array([distinct.index(first[key]) for key in keys])
-        ends = np.cumsum([int(np.prod(np.asarray(grid))) for grid in out["image_grid_thw"]])
-        patches = np.split(np.arange(ends[-1]), ends[:-1])
-        out["pixel_values"] = out["pixel_values"][np.concatenate([patches[i] for i in which])]
-        out["image_grid_thw"] = out["image_grid_thw"][which]
-        return out
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings under the plain processor's name, so that what is saved loads without the kit."""
-        return {**super().to_dict(), "image_processor_type": "Qwen2VLImageProcessor"}
-
-
 class ImageProcessorOnly(Qwen2_5_VLProcessor):
-    """The Qwen2.5-VL processor without its video half, which would need torchvision."""
+    """The Qwen2.5-VL processor without its video half, which would need torchvision.
+
+    A row that comes several times in a call, as in a group of rollouts, is prepared once.
+    """
 
     def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: str | None = None, **_: Any) -> None:
         self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
         ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+
+    def __call__(self, images: Any = None, text: Any = None, **kwargs: Any) -> Any:
+        """Tokens, pixel values and grids of all rows, as the plain processor gives them."""
+        pictures = [row if isinstance(row, list | tuple) else [row] for row in images or []]
+        if not isinstance(text, list) or len(pictures) != len(text):
+            return super().__call__(images=images, text=text, **kwargs)
+        keys = [(t, *((p.size, p.mode, p.tobytes()) for p in row)) for t, row in zip(text, pictures, strict=True)]
+        first = {key: i for i, key in reversed(list(enumerate(keys)))}
+        distinct = sorted(first.values())
+        out = super().__call__(images=[pictures[i] for i in distinct], text=[text[i] for i in distinct], **kwargs)
+        which = [distinct.index(first[key]) for key in keys]
+        of_row = np.split(np.arange(len(out["image_grid_thw"])), np.cumsum([len(pictures[i]) for i in distinct])[:-1])
+        grids = np.concatenate([of_row[i] for i in which])  # (pictures of all rows,)
+        ends = np.cumsum([int(np.prod(np.asarray(grid))) for grid in out["image_grid_thw"]])
+        of_picture = np.split(np.arange(ends[-1]), ends[:-1])
+        places = {"pixel_values": np.concatenate([of_picture[i] for i in grids]), "image_grid_thw": grids}
+        for name, values in out.items():
+            index = places.get(name, which)
+            out[name] = [values[i] for i in index] if isinstance(values, list) else values[index]
+        return out
 
 
 def load_processor(folder: str | Path) -> ImageProcessorOnly:
@@ -76,7 +75,7 @@ def load_processor(folder: str | Path) -> ImageProcessorOnly:
     folder = Path(folder)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        image = PicturesOnce.from_pretrained(folder)
+        image = Qwen2VLImageProcessorPil.from_pretrained(folder)
     except Exception as error:
         what = f"cannot read tokenizer or image processor: {error}"
         raise InputError(what, str(folder), "restore the folder from git, or run `make artifacts`") from error
@@ -283,3 +282,18 @@ def completion_log_probs(
     ids, mask = (torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask"))
     values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
     return values, tails["attention_mask"]
+
+
+@torch.no_grad()
+def option_log_probs(
+    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str],
+    options: Sequence[str],
+) -> torch.Tensor:  # fmt: skip
+    """Log-probability of ``options`` as the answer, each after the reasoning of its text: (n,) float, in nats.
+
+    Args:
+        images, prompts, texts, options: n each; of a text without an answer tag, an empty reasoning is taken.
+    """
+    given = [f"{text.split('<answer>')[0] if '<answer>' in text else '<think></think>'}<answer>" for text in texts]
+    values, mask = completion_log_probs(model, processor, images, prompts, given, [f"{o}</answer>" for o in options])  # (n, t) each
+    return (values * mask).sum(1)

@@ -69,6 +69,7 @@ class Grpo:
     max_new_tokens: int
     gradient_accumulation: int
     gradient_checkpointing: bool
+    vllm: bool  # vLLM writes the completions, on the GPU that trains
 
 
 @dataclass(frozen=True)

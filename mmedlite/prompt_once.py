@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from torch import distributed
+from torch.distributed.fsdp import FSDPModule
 from transformers import GenerationConfig
 
 
@@ -106,6 +108,14 @@ def score(
     return found[0], found[1]
 
 
+def _all_ended(model: Any, done: torch.Tensor) -> bool:
+    """Have all rollouts ended? Where FSDP has spread the weights over processes, those of all: each pass needs every process."""
+    running = (~done).sum()
+    if any(isinstance(part, FSDPModule) for part in model.modules()):
+        distributed.all_reduce(running)
+    return not running
+
+
 def _generate(model: Any, config: GenerationConfig, group: Groups, prompts: Any) -> torch.Tensor:
     """Completions of all rows, each prompt run once: (n, t) long, padded after the end token."""
     prompt_ids, prompt_mask, positions, pictures = prompts
@@ -125,7 +135,7 @@ def _generate(model: Any, config: GenerationConfig, group: Groups, prompts: Any)
         token = token.masked_fill(done, config.pad_token_id)
         chosen.append(token)
         done = done | torch.isin(token, ends)
-        if step + 1 == config.max_new_tokens or bool(done.all()):
+        if step + 1 == config.max_new_tokens or _all_ended(model, done):
             break
         last = prompt_ids.new_full((u, group.size), config.pad_token_id)
         last[rows] = token

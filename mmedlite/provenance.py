@@ -14,7 +14,7 @@ from mmedlite.profiles import ROOT
 
 # The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
 DECIDING = (
-    *("prompts", "rewards", "prompt_once", "models", "specialists", "curriculum", "grpo", "sft", "triage", "attending"),
+    *("prompts", "rewards", "prompt_once", "models", "specialists", "curriculum", "grpo", "processes", "sft", "triage", "attending"),
     *("ideal_reader", "run", "pipeline"),
 )  # evaluation and summary are not: verify follows rows and numbers again from texts, cases and opinions
 

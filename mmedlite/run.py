@@ -27,6 +27,7 @@ from mmedlite import attending, triage
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.curriculum import bucket, stage_order
+from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, new_adapter, resolve
@@ -46,8 +47,9 @@ class Run(RunFolder):
         seed: training seed; the profile's by default. replay: raise on an opinion that is not stored instead of asking for it.
 
     Raises:
-        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, a damaged adapter in the
-            folder; before any training starts. OtherRun: the folder holds another run, and two would be mixed in it.
+        InputError: unknown profile, bad case table, missing model, cases that the profile cannot train on, an update that the
+            processes of this launch cannot share, vLLM wanted and not there, a damaged adapter in the folder; before any training
+            starts. OtherRun: the folder holds another run, and two would be mixed in it.
     """
 
     def __init__(
@@ -71,6 +73,8 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
         })  # fmt: skip
         self._check_cases()
+        rollouts_at_once(self.profile.grpo)
+        check_vllm(self.profile.grpo)
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)
@@ -134,20 +138,24 @@ class Run(RunFolder):
 
     def _store_training(self, model: Any, name: str, log: Sequence[Any], plan: str = "") -> None:
         model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
+        (self.folder / "adapters" / name / "made_from.json").unlink(missing_ok=True)
         model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
-        self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})
         self.save_json(f"logs/{name}.json", log)
+        self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})  # last: it says that all of it is there
 
     # Triage
     def train_triage(self, name: str = "triage", rewards: Sequence[Reward] = (format_reward, accuracy_reward)) -> Any:
-        """Train the triage doctor on the training cases; stores adapter and log; returns the model."""
+        """Train the triage doctor on the training cases; stores adapter and log; returns the model. One trained so before is read."""
+        plan = hashlib.sha256(json.dumps([r.__name__ for r in rewards]).encode()).hexdigest()
+        if self._made_by(done := self.folder / "adapters" / name, plan):
+            return load_adapter(load_policy(self.profile.policy, self.profile.dtype), done, trainable=True)
         cases = self.table.split("train")[: self.profile.triage.cases or None]
         model = self.fresh()
         out = self.folder / "rollouts" / name
         log = triage.train_triage(model, self.processor, self.table, cases, self.profile, out, self.seed, rewards)
-        self._store_training(model, name, log)
         if name == "triage":  # routes found before came from the reference's triage doctor
             shutil.rmtree(self.folder / "routes", ignore_errors=True)
+        self._store_training(model, name, log, plan)
         return model
 
     def routes(self, split: str) -> list[str]:

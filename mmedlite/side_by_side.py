@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import torch
 
 from mmedlite.cases import SPLITS
+from mmedlite.processes import several
 from mmedlite.profiles import InputError
 from mmedlite.run import Run
 from mmedlite.specialists import LocalSpecialists
@@ -66,7 +67,8 @@ def ask_panels(run: Run) -> None:
 
 
 def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
-    """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU.
+    """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU, or
+    where the processes of a launch train together.
 
     Each process runs one thread, so that its numbers do not depend on how many cores there are.
 
@@ -75,7 +77,7 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
         InputError: a process was killed from outside.
     """
     ask_panels(run)  # before, by one process: no two ask for the same opinion
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or several():
         return [step(run, name) for step, name in steps]
     run.specialists = LocalSpecialists(run.profile.specialists)  # not loaded: a loaded model cannot be sent to a process
     at_once, spawn = min(len(steps), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable
-from mmedlite.grpo import Reward, picture_rows, train
+from mmedlite.grpo import Reward, picture_rows
 from mmedlite.models import ImageProcessorOnly, generate
+from mmedlite.processes import train
 from mmedlite.profiles import DEPARTMENTS, Profile
 from mmedlite.prompts import triage_prompt
 from mmedlite.rewards import accuracy_reward, format_reward

@@ -26,7 +26,7 @@ from mmedlite.provenance import weights_sha256
 LORA = Lora(r=4, alpha=8)
 SETTINGS = Grpo(
     learning_rate=1e-2, prompts_per_step=2, generations=4, temperature=1.0, max_new_tokens=8,
-    gradient_accumulation=1, gradient_checkpointing=False,
+    gradient_accumulation=1, gradient_checkpointing=False, vllm=False,
 )  # fmt: skip
 
 
@@ -141,6 +141,7 @@ temperature = 1.0
 max_new_tokens = 6
 gradient_accumulation = 1
 gradient_checkpointing = false
+vllm = false
 
 [triage]
 steps = 2

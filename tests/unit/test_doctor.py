@@ -33,7 +33,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
         eval_cases=0,
         dtype="float32",
         lora=Lora(r=1, alpha=1),
-        grpo=Grpo(1e-3, 1, 8, 1.0, 8, 1, False),
+        grpo=Grpo(1e-3, 1, 8, 1.0, 8, 1, False, False),
         triage=Triage(1, 1e-3, 0.0, 0.0, 0),
         attending=Attending((), (), (), 1e-3),
     )

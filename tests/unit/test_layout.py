@@ -13,11 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Each module imports only from those before it (doctor and demo stand beside cli, which starts them).
+# Each module imports only from those before it (doctor, demo and plan stand beside cli, which starts them).
 ORDER = [
     *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "prompt_once", "models", "store", "specialists", "curriculum"),
-    *("health", "grpo", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder", "summary", "rescore", "run"),
-    *("side_by_side", "pipeline", "checks", "verify", "plots", "widgets", "doctor", "demo", "cli", "__main__"),
+    *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
+    *("summary", "rescore", "run", "side_by_side", "pipeline", "checks", "verify", "plots", "widgets", "doctor", "demo", "plan", "cli"),
+    "__main__",
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import AddedToken
+from transformers import Qwen2_5_VLProcessor
 
 from data_prep.tiny_model import IMAGE_TOKENS, TAGS, build_processor
 from mmedlite.models import (
@@ -85,6 +86,30 @@ def test_a_picture_is_sixteen_tokens() -> None:
     assert (batch["input_ids"] == processor().image_token_id).sum(1).tolist() == [IMAGE_TOKENS] * len(PROMPTS)
     large = processor().image_processor(images=[Image.new("RGB", (700, 500))], return_tensors="pt")
     assert large["image_grid_thw"].prod() <= 64  # any picture is brought to the size of a phantom
+
+
+@pytest.mark.parametrize("more", [{}, {"return_tensors": "pt", "padding": True}])
+def test_rows_that_repeat_are_prepared_once_and_come_out_as_if_not(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of one text and several pictures, of one picture and several texts, of pictures of two sizes, two pictures in a row."""
+    tools, (a, b) = processor(), pictures(2)
+    wide = a.resize((96, 64))
+    one, two, three = (f"<|vision_start|>{'<|image_pad|>' * n}{text}" for n, text in ((1, "Is it?"), (1, "Is it there, left?"), (2, "Both?")))
+    text, images = [one, two, one, one, three, one, three], [[a], [a], [b], [a], [a, wide], [wide], [a, wide]]
+    plain = Qwen2_5_VLProcessor.__call__(tools, images=images, text=text, **more)
+    prepared: list[int] = []
+    real = tools.image_processor.preprocess
+
+    def counted(pictures: Any, *args: Any, **kwargs: Any) -> Any:
+        prepared.append(sum(len(row) for row in pictures))
+        return real(pictures, *args, **kwargs)
+
+    monkeypatch.setattr(tools.image_processor, "preprocess", counted)
+    found = tools(images=images, text=text, **more)
+    assert found.keys() == plain.keys() and prepared == [6]  # of the five distinct rows
+    for name in plain:
+        assert torch.equal(torch.as_tensor(found[name]), torch.as_tensor(plain[name])) if more else str(found[name]) == str(plain[name])
+    assert found["image_grid_thw"].tolist() == plain["image_grid_thw"].tolist()
+    assert torch.equal(torch.as_tensor(found["pixel_values"]), torch.as_tensor(plain["pixel_values"]))
 
 
 def test_processor_and_policy_need_no_torchvision(tmp_path: Path) -> None:

@@ -305,10 +305,20 @@ def test_a_stage_that_cannot_fit_is_told_before_any_training(run: Run, monkeypat
     assert not (run.folder / "adapters").exists() and not (run.folder / "rollouts").exists()
 
 
-def test_triage_is_trained_and_stored(run: Run) -> None:
+def nothing(completions: Sequence[Any], **_: Any) -> list[float]:
+    """Another reward."""
+    return [0.0] * len(completions)
+
+
+def test_triage_is_trained_and_stored(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     model = run.train_triage(rewards=[chance])
     assert same(adapter(run.policy("triage")), adapter(model)) and not same(adapter(model), adapter(policy()))
     assert len(run.log("triage")) == 2 and (run.folder / "rollouts" / "triage" / "rollouts.jsonl").exists()
+    calls: list[Any] = []
+    monkeypatch.setattr(run_module.triage, "train_triage", lambda *given: calls.append(given) or [])
+    assert same(adapter(run.train_triage(rewards=[chance])), adapter(model)) and not calls  # taken up, as after a stop
+    run.train_triage(rewards=[nothing])
+    assert len(calls) == 1
 
 
 def test_result_rows(run: Run) -> None:
