@@ -158,7 +158,8 @@ class CurriculumTrainer(GRPOTrainer):
                 for name, term in (("policy", loss * share), ("entropy", bonus)):
                     seen[f"{name}_gradient"] = dose.gradient_norm(term, weights)
             means = self.accelerator.reduce({name: values.mean() for name, values in seen.items()}, "mean")  # over the processes
-            self.step_log[-1] |= {name: float(value) for name, value in means.items()}
+            row = self.step_log[-1]
+            row |= {name: row.get(name, 0.0) + float(value) / share for name, value in means.items()}  # over the parts of the update
         return whole
 
 

@@ -92,6 +92,14 @@ def test_log_has_a_row_a_step(stage: tuple[watch.Training, watch.Training, Any])
     assert 1 < one.log[0]["entropy"] < 7  # nats, below ln 523
 
 
+def test_a_log_row_is_of_the_whole_update(tmp_path: Path) -> None:
+    """Whether it is scored at once or in parts."""
+    cut = {n: replace(SETTINGS, gradient_accumulation=n) for n in (1, 4)}
+    whole, parts = (grpo.train(policy(), processor(), rows(2), s, tmp_path / str(n), {"stage": "s"}, 0, [chance])[0] for n, s in cut.items())
+    for name in ("loss", "entropy", "gamma", "beta", "accuracy", "decision_entropy"):
+        assert parts[name] == pytest.approx(whole[name], abs=1e-5), name
+
+
 def test_the_adapter_learns_and_nothing_else_does(stage: tuple[watch.Training, watch.Training, Any]) -> None:
     model, before = stage[2], policy()
     moved = adapter(model)
