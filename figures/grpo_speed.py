@@ -31,7 +31,16 @@ from trl import GRPOTrainer
 from data_prep.tiny_model import SPECIAL
 from mmedlite import grpo, prompt_once
 from mmedlite.attending import prompt_of
-from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, load_processor, new_adapter, resolve, share_work
+from mmedlite.models import (
+    ImageProcessorOnly,
+    load_adapter,
+    load_policy,
+    load_processor,
+    new_adapter,
+    resolve,
+    share_image_features,
+    share_work,
+)
 from mmedlite.profiles import DEPARTMENTS, ROOT, Grpo, load_profile
 from mmedlite.prompts import triage_prompt
 from mmedlite.provenance import code_sha256
@@ -100,15 +109,22 @@ class Stock(Watched, GRPOTrainer):
 
 @contextlib.contextmanager
 def side(name: str, model: Any) -> Iterator[type[Watched]]:
-    """The model made ready for one side ("ours", "off" or "stock"), and the trainer of that side."""
+    """The model made ready for one side, and the trainer of that side.
+
+    "ours": all that the kit shares; "features": image features alone; "prompts": prompts alone; "off": nothing; "stock": TRL's trainer.
+    """
     base = model.get_base_model()
     for owner, attribute in ((base, "generate"), (base, "forward"), (base.model, "get_image_features")):
         owner.__dict__.pop(attribute, None)  # what share_work or a trainer has put on it
     if name == "ours":
         share_work(base)
+    if name == "features":
+        share_image_features(base)
+    if name == "prompts":
+        prompt_once.share_prompts(base)
     trainer = Stock if name == "stock" else Ours
     with patch.object(grpo, "CurriculumTrainer", trainer), contextlib.ExitStack() as stack:
-        if name == "off":
+        if name in ("off", "features"):
             stack.enter_context(patch.object(prompt_once, "can_share", lambda *_: False))
         yield trainer
 
@@ -171,7 +187,7 @@ def measure(
     }  # fmt: skip
 
 
-def tiny(n: int) -> dict[str, Any]:
+def tiny(n: int, sides: Sequence[str]) -> dict[str, Any]:
     """The triage step and the attending step of the tiny world, from partly trained adapters."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
@@ -197,7 +213,7 @@ def tiny(n: int) -> dict[str, Any]:
             def make(adapter: str = adapter) -> Any:
                 return load_adapter(load_policy(run.profile.policy), run.reference / "adapters" / adapter, trainable=True)
 
-            found[name] = measure(make, run.processor, rows, settings, n, ("stock", "ours", "off"), (format_reward, accuracy_reward))
+            found[name] = measure(make, run.processor, rows, settings, n, sides, (format_reward, accuracy_reward))
         return found
 
 
@@ -246,7 +262,7 @@ def shape(name: str, n: int, prompts: int, tokens: int, checkpointing: bool) -> 
 def main() -> None:
     """Measure, store with provenance, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="three rounds instead of five; nothing is stored")
+    parser.add_argument("--quick", action="store_true", help="three rounds and sides instead of five; nothing is stored")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--shape", choices=sorted(SHAPES), help="measure this shape on a GPU instead")
     parser.add_argument("--prompts", type=int, default=1, help="prompts a step of --shape (eight rollouts each)")
@@ -257,7 +273,8 @@ def main() -> None:
     n = args.rounds or (3 if args.quick else 5)
     if not args.shape:
         torch.set_num_threads(1)
-    found = {args.shape: shape(args.shape, n, args.prompts, args.tokens, args.checkpointing)} if args.shape else tiny(n)
+    sides = ("stock", "ours", "off") if args.quick else ("stock", "ours", "off", "features", "prompts")
+    found = {args.shape: shape(args.shape, n, args.prompts, args.tokens, args.checkpointing)} if args.shape else tiny(n, sides)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     made = {
         "code": code_sha256(), "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
