@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from figures.cards import MARKER, flip_text, gain_text
@@ -41,6 +42,34 @@ def _printed(folder: RunFolder, panel: str) -> str:
     rows = {s: folder.rows(f"{panel}/test/{s}") for s in ("paper_schedule", "untrained_panel", "majority_vote")}
     minus = {s: signed(difference(rows["paper_schedule"], rows[s])) for s in ("untrained_panel", "majority_vote")}
     return f"{panel} {minus['untrained_panel']} against the untrained policy, {minus['majority_vote']} against the vote"
+
+
+def _engine(data: Path) -> list[str]:
+    """A GRPO step beside stock TRL: seconds, ratio, agreement; and what was not measured."""
+    found = json.loads((data / "grpo_speed.json").read_text(encoding="utf-8"))
+    made = found.pop("made_from")
+    lines = [
+        "\n## How fast a GRPO step is\n",
+        f"Against stock TRL {made['trl']} (alternating runs, {made['threads']} thread, same rows, LoRA on both sides; medians of "
+        f"{next(iter(found.values()))['n']} steps; {made['device']}, torch {made['torch']}):\n",
+        "| step | stock TRL | all sharing | features once alone | prompts once alone | none | times as fast |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, m in found.items():
+        told = " | ".join(f"{m['seconds'][s]:.3f} s" for s in ("stock", "ours", "features", "prompts", "off"))
+        lines.append(f"| {name} | {told} | {m['ratio']:.2f} |")
+    agree = [a for m in found.values() for a in m["agreement"]]
+    same, n = sum(a["same_completions"] for a in agree), len(agree)
+    lines.append(
+        f"\nThe first step of each of {n} runs: the same completions in {same}, loss within {max(a['loss_difference'] for a in agree):.1g}, "
+        f"gradient of every weight within {max(a['max_error'] for a in agree):.1g} (relative), cosine at least "
+        f"{min(a['min_cosine'] for a in agree):.7f}. `figures/data/grpo_cost.json` holds seconds, memory and the share of each phase against "
+        "G, image tokens, completion length and prompts a step."
+    )
+    for shape in ("3b", "7b"):
+        if not (data / f"grpo_speed_{shape}.json").exists():
+            lines.append(f"The {shape.upper()} shape on a GPU: not measured (`python -m figures.grpo_speed --shape {shape}`).")
+    return lines
 
 
 def block() -> str:
@@ -91,6 +120,7 @@ def block() -> str:
             f"{found['warm_start']['steps']} supervised steps and {found['grpo']['steps']} of GRPO; colour histogram "
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
+    lines += _engine(ROOT / "figures" / "data")
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]
