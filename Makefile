@@ -21,7 +21,7 @@ help:
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test, then the slow suites"
 	@echo "make artifacts            rebuild everything stored (up to 4 hours; resumes)"
-	@echo "make figures              measure the headroom again, fill README and model cards from stored numbers"
+	@echo "make figures              measure headroom, speed and cost of a step again, fill README and model cards"
 
 install: $(STAMP)
 

@@ -28,14 +28,14 @@ def run(args: argparse.Namespace) -> int:
     start = time.time()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # as in the demo: the same numbers on any number of cores
-    if not processes.is_main():
-        return processes.join_trainings()
     folder = Path(args.out) if args.out else ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(args.profile).stem}"
     more = {"--profile": args.profile, "--cases": args.cases, "--seed": args.seed, "--out": folder}
     given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
     words = "accelerate launch ... -m" if processes.several() else "python -m"
     again = f"{words} mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
     try:
+        if not processes.is_main():
+            return processes.join_trainings()
         this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
         with PeakMemory() as peak:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from mmedlite.models import ImageProcessorOnly, option_log_probs
 
@@ -31,7 +32,30 @@ def decision_entropy(model: Any, processor: ImageProcessorOnly, rows: Sequence[d
     return torch.stack([torch.distributions.Categorical(logits=c).entropy() for c in choices])
 
 
-def gradient_norm(term: torch.Tensor, weights: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Norm of the gradient of one term of the loss on all weights together, a scalar; the graph is kept for the update itself."""
-    parts = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
-    return torch.stack([g.float().norm() for g in parts if g is not None]).norm()
+def decisions(
+    accelerator: Accelerator, model: Any, processor: ImageProcessorOnly, rows: Sequence[dict[str, Any]], texts: Sequence[str], group: int
+) -> dict[str, float]:
+    """Mean decision entropy after the first rollout of each ``group``, and its maximum ln K; over all processes.
+
+    Args:
+        rows, texts: those of this process, which hold a part of the update in the order of the processes.
+    """
+    before = accelerator.process_index * len(rows)  # a group may begin in the process before
+    firsts = [i for i in range(len(rows)) if (before + i) % group == 0]
+    some = firsts or [0]  # a process without one runs the pass all the same, as FSDP needs it, and counts for nothing
+    entropy = decision_entropy(accelerator.unwrap_model(model), processor, [rows[i] for i in some], [texts[i] for i in some])
+    most = torch.tensor([len(rows[i]["options"]) for i in some], device=entropy.device).float().log()
+    sums = {"decision_entropy": entropy.sum() * bool(firsts), "decision_entropy_max": most.sum() * bool(firsts)}
+    sums = accelerator.reduce({**sums, "n": entropy.new_tensor(float(len(firsts)))}, "sum")
+    n = sums.pop("n")
+    return {name: float(value / n) for name, value in sums.items()}
+
+
+def gradient(term: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Gradient of one term of the loss on each weight, 0 where the term does not reach; the graph is kept for the update itself."""
+    return list(torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True, materialize_grads=True))
+
+
+def norm(gradient: Sequence[torch.Tensor]) -> float:
+    """Norm of a gradient over all weights together."""
+    return float(torch.stack([g.float().norm() for g in gradient]).norm())

@@ -51,12 +51,10 @@ class CurriculumTrainer(GRPOTrainer):
         for name in ("gamma", "kl_weight"):
             out[name] = torch.tensor([row[name] for row in inputs], device=device)  # (B,)
         self._record(inputs, out)
+        self._pulls: dict[str, list[torch.Tensor]] = {}  # gradient of each term, added up over the parts of the update
         if self.state.global_step % dose.EVERY == 0:
-            some, texts = inputs[:: self.num_generations], self._texts(out)[:: self.num_generations]  # one rollout a group
-            entropy = dose.decision_entropy(self.accelerator.unwrap_model(self.model), self.processing_class, some, texts)
-            most = torch.tensor([len(row["options"]) for row in some], device=device).float().log()
-            means = self.accelerator.reduce({"decision_entropy": entropy.mean(), "decision_entropy_max": most.mean()}, "mean")
-            self.step_log[-1] |= {name: float(value) for name, value in means.items()}
+            texts = self._texts(out)
+            self.step_log[-1] |= dose.decisions(self.accelerator, self.model, self.processing_class, inputs, texts, self.num_generations)
         return out
 
     def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
@@ -72,10 +70,14 @@ class CurriculumTrainer(GRPOTrainer):
         ids, mask = out["completion_ids"], out["completion_mask"].bool()  # (B, T)
         return [self._tokenizer.decode(i[m], skip_special_tokens=True).strip() for i, m in zip(ids, mask, strict=True)]
 
+    def whole_checkpoint(self) -> Path | None:
+        """The last checkpoint that was written to its end."""
+        saved = [p.parent for p in Path(self.args.output_dir).glob("checkpoint-*/steps.json")]
+        return max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
+
     def take_up(self) -> Path | None:
         """The last whole checkpoint, if there is one; the step log and the rollouts are brought back to where it was saved."""
-        saved = [p.parent for p in Path(self.args.output_dir).glob("checkpoint-*/steps.json")]
-        last = max(saved, key=lambda p: int(p.name.split("-")[1]), default=None)
+        last = self.whole_checkpoint()
         if last is not None:
             self.step_log = json.loads((last / "steps.json").read_text(encoding="utf-8"))
         if not self.accelerator.is_main_process:
@@ -153,13 +155,15 @@ class CurriculumTrainer(GRPOTrainer):
                 "loss": whole.detach() * share, "entropy": entropy.detach(), "kl": kl.detach(), "gamma": inputs["gamma"],
                 "beta": inputs["kl_weight"],
             }  # fmt: skip
-            if self.state.global_step % dose.EVERY == 0 and not self.is_fsdp_enabled:  # FSDP gives gradients only to backward()
-                weights = [p for p in model.parameters() if p.requires_grad]
-                for name, term in (("policy", loss * share), ("entropy", bonus)):
-                    seen[f"{name}_gradient"] = dose.gradient_norm(term, weights)
             means = self.accelerator.reduce({name: values.mean() for name, values in seen.items()}, "mean")  # over the processes
             row = self.step_log[-1]
             row |= {name: row.get(name, 0.0) + float(value) / share for name, value in means.items()}  # over the parts of the update
+            if self.state.global_step % dose.EVERY == 0 and not self.is_fsdp_enabled:  # FSDP gives gradients only to backward()
+                weights = [p for p in model.parameters() if p.requires_grad]
+                for name, term in (("policy", loss), ("entropy", bonus / share)):
+                    pull = dose.gradient(term, weights)
+                    self._pulls[name] = [a + b for a, b in zip(self._pulls[name], pull, strict=True)] if name in self._pulls else pull
+                    row[f"{name}_gradient"] = dose.norm(self.accelerator.reduce(self._pulls[name], "mean"))
         return whole
 
 
@@ -226,6 +230,8 @@ def train(
     per_step = settings.prompts_per_step
     if len(rows) < per_step:
         raise InputError(f"{len(rows)} rows are fewer than one update of {per_step}", fix="lower grpo.prompts_per_step")
+    if any("image" not in row for row in rows):
+        raise InputError("a row has no picture, or several: one 'image' is wanted in each", fix="show the policy one picture a case")
     if loose := [name for name, p in model.named_parameters() if p.requires_grad and ".default." not in name]:
         what = f"{len(loose)} weights outside the adapter are trainable, the first {loose[0]}; they would move the reference too"
         raise InputError(what, fix="freeze them: requires_grad_(False)")
@@ -271,9 +277,9 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)
     except KeyboardInterrupt:
-        kept = sorted(Path(config.output_dir).glob("checkpoint-*"))
+        kept = trainer.whole_checkpoint()
         if trainer.accelerator.is_main_process:
-            print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept[-1] if kept else 'no checkpoint yet'}. "
+            print(f"Stopped at step {trainer.state.global_step} of {steps}. Kept: {kept or 'no checkpoint yet'}. "
                   "Run the same command or cell again to go on from there.")  # fmt: skip
         raise
     trainer.accelerator.wait_for_everyone()

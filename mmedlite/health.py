@@ -13,9 +13,9 @@ from mmedlite.curriculum import BUCKETS
 
 REFERENCE_KL = 1e-4  # nats a token: more at step 1, and the reference is another model
 STILL_KL, STILL_STEPS = 1e-5, 20  # a policy that is no further from its reference after so many steps does not move
-KL_WATCH, KL_BROKEN = 0.3, 0.8  # nats a token; the stored good runs end below 0.25, training on a coin above 0.4
+KL_WATCH, KL_BROKEN = 0.3, 0.5  # nats a token; the stored runs end below 0.25, the long one on a coin at 0.7
 NOTHING = 0.01  # an entropy term whose gradient is a smaller share of the policy term's does nothing
-MOVED = 0.02  # accuracy: a smaller change is none
+MOVED, FELL = 0.02, 0.15  # accuracy: a smaller change is none; a larger fall is no luck of a few steps
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,14 @@ def _accuracy(log: Sequence[Mapping[str, Any]]) -> Verdict:
     if form > 0.1 and accuracy < MOVED:
         return Verdict("accuracy", "watch", f"format rose by {form:.2f}, accuracy by {accuracy:+.2f}: only the form is learned",
                        "check that the accuracy reward reads <answer>; warm the policy up on the form")  # fmt: skip
-    if abs(accuracy) < MOVED:
+    if accuracy <= -MOVED:
+        state = "broken" if accuracy < -FELL else "watch"
+        return Verdict("accuracy", state, f"falls: {accuracy:+.2f} within the stage", "look at the reward, then at KL; lower the learning rate")
+    if accuracy < MOVED:
         return Verdict(
             "accuracy", "watch", f"flat: {accuracy:+.2f} within the stage", "normal on easy cases and in few steps; else see equal groups"
         )
-    return Verdict("accuracy", "normal", f"moved by {accuracy:+.2f} within the stage")
+    return Verdict("accuracy", "normal", f"rose by {accuracy:+.2f} within the stage")
 
 
 def _groups(log: Sequence[Mapping[str, Any]]) -> Verdict:
@@ -94,6 +97,8 @@ def _entropy(log: Sequence[Mapping[str, Any]]) -> Verdict:
 
 def _dose(log: Sequence[Mapping[str, Any]]) -> Verdict:
     measured = [row for row in log if "entropy_gradient" in row]
+    if not measured:
+        return Verdict("entropy term", "normal", "not measured (FSDP gives no gradient of its own to a term)")
     policy, entropy = (sum(row[f"{name}_gradient"] for row in measured) for name in ("policy", "entropy"))
     if not policy:
         return Verdict("entropy term", "watch", "acts alone: there is no policy gradient beside it", "mix in cases with an advantage")

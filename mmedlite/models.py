@@ -113,7 +113,10 @@ MEMORY = FeatureMemory(2**30)  # of this process: policies that stand on one tow
 
 
 def share_image_features(model: Any, memory: FeatureMemory = MEMORY) -> None:
-    """Encode each image once: remember the output of the frozen tower by the hash of its weights and of the image's pixels."""
+    """Encode each image once: remember the output of the frozen tower by the hash of its weights and of the image's pixels.
+
+    The weights are hashed again where PyTorch counts a write; one through ``.data`` it does not count.
+    """
     core = model.model
     encode: Callable[..., Any] = core.get_image_features
     towers: dict[tuple[int, ...], bytes] = {}  # hash of the weights, as long as nobody has written to them

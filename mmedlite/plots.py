@@ -27,7 +27,7 @@ from mmedlite.profiles import DEPARTMENTS, InputError
 
 STYLE = Path(__file__).with_name("mmedlite.mplstyle")
 MARKERS, LINES, HATCHES = "osD^vPX", ("-", "--", ":", "-."), ("", "//", "xx")
-CURVES = ("reward", "format", "accuracy", "entropy", "kl")
+CURVES = ("reward", "format", "accuracy", "entropy", "decision_entropy", "kl", "equal_groups")
 VERDICTS = {  # only a reproduction may say that a claim of the paper holds
     "audit": ("adds up", "does not add up"),
     "mechanism": ("seen", "not seen", "depends"),

@@ -207,7 +207,7 @@ def _check(profile: Profile, file: Path) -> None:
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
-    """Read a profile by name (``tiny``, ``gpu-3b``, ...) or from a TOML file.
+    """Read a profile by name (``tiny``) or from a TOML file.
 
     Raises:
         InputError: unknown name, unknown or missing key, wrong type, or a setting that cannot work.

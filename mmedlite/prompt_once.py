@@ -146,12 +146,10 @@ def _generate(model: Any, config: GenerationConfig, group: Groups, prompts: Any)
     return torch.stack(chosen, 1)
 
 
-# What _generate can do: greedy, or sampled from the full vocabulary. Any other wish is left to the plain method.
-PLAIN_WISHES: dict[str, tuple[Any, ...]] = {
-    "top_k": (None, 0), "top_p": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0), "repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0), "min_new_tokens": (None, 0), "min_length": (None, 0), "num_beams": (None, 1),
-    "num_return_sequences": (None, 1), "bad_words_ids": (None,), "stop_strings": (None,), "begin_suppress_tokens": (None,),
-}  # fmt: skip
+# What _generate heeds, and what asks for nothing: greedy, or sampled from the full vocabulary. Any other wish is left to the plain method.
+HEEDED = {"do_sample", "temperature", "max_new_tokens", "suppress_tokens", "eos_token_id", "pad_token_id", "bos_token_id"}
+HEEDED |= {"disable_compile", "use_cache", "transformers_version"}  # of no effect on what is written
+NOTHING: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
 
 
 def can_share(model: Any, ids: torch.Tensor, grid: torch.Tensor | None) -> bool:
@@ -165,7 +163,8 @@ def share_prompts(model: Any) -> None:
 
     @torch.no_grad()
     def generate(generation_config: GenerationConfig, **inputs: Any) -> Any:
-        simple = all(getattr(generation_config, wish, None) in plain_values for wish, plain_values in PLAIN_WISHES.items())
+        wishes = {k: v for k, v in generation_config.to_diff_dict().items() if v is not None and k not in HEEDED and k[0] != "_"}
+        simple = all(k in NOTHING and v == NOTHING[k] for k, v in wishes.items())
         if not (simple and can_share(model, inputs["input_ids"], inputs.get("image_grid_thw"))):
             return plain(generation_config=generation_config, **inputs)
         ids, mask, pixels, grid = (inputs[name] for name in ("input_ids", "attention_mask", "pixel_values", "image_grid_thw"))

@@ -49,9 +49,3 @@ def route(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Se
         options = [parse_strict(t, DEPARTMENTS).option for t in texts]
         found += [None if o is None else DEPARTMENTS[o] for o in options]
     return found
-
-
-def routing_accuracy(routes: Sequence[str | None], cases: Sequence[Case]) -> float:
-    """Share of the cases with a known department that are routed to it."""
-    pairs = [(r, c.specialty) for r, c in zip(routes, cases, strict=True) if c.specialty is not None]
-    return sum(r == s for r, s in pairs) / len(pairs)

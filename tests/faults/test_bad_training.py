@@ -85,3 +85,9 @@ def test_several_pictures_in_a_row_are_left_to_the_plain_pass() -> None:
     model, ids = base(), torch.ones(2, 8, dtype=torch.long)
     assert prompt_once.can_share(model, ids, torch.tensor([[1, 8, 8]] * 2))
     assert not prompt_once.can_share(model, ids, torch.tensor([[1, 8, 8]] * 3)) and not prompt_once.can_share(model, ids, None)
+
+
+def test_a_row_of_several_pictures_is_refused(tmp_path: Path) -> None:
+    batch = [{**{k: v for k, v in row.items() if k != "image"}, "images": [row["image"]] * 2} for row in rows(4)]
+    with pytest.raises(InputError, match=r"no picture, or several.*Fix: show the policy one"):
+        grpo.train(policy(), processor(), batch, SETTINGS, tmp_path, {"stage": "s"}, 0, [chance])

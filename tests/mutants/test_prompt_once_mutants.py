@@ -166,6 +166,9 @@ def test_other_wishes_are_left_to_the_plain_method() -> None:
     assert torch.equal(shared.generate(**given, generation_config=config), expected)
     config.repetition_penalty = 1.0
     assert not torch.equal(shared.generate(**given, generation_config=config), expected)  # the penalty was at work
+    config.sequence_bias = {(40,): 1e4}  # a wish that no list of ours names
+    width = given["input_ids"].shape[1]
+    assert (shared.generate(**given, generation_config=config)[:, width:] == 40).all()
 
 
 @pytest.mark.parametrize(("watch", "name"), [*((faults, n) for n in MUTANTS), *((generation_faults, n) for n in IN_GENERATION)])

@@ -96,7 +96,7 @@ def test_a_log_row_is_of_the_whole_update(tmp_path: Path) -> None:
     """Whether it is scored at once or in parts."""
     cut = {n: replace(SETTINGS, gradient_accumulation=n) for n in (1, 4)}
     whole, parts = (grpo.train(policy(), processor(), rows(2), s, tmp_path / str(n), {"stage": "s"}, 0, [chance])[0] for n, s in cut.items())
-    for name in ("loss", "entropy", "gamma", "beta", "accuracy", "decision_entropy"):
+    for name in ("loss", "entropy", "gamma", "beta", "accuracy", "decision_entropy", "policy_gradient", "entropy_gradient"):
         assert parts[name] == pytest.approx(whole[name], abs=1e-5), name
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -38,6 +40,8 @@ def test_a_healthy_log() -> None:
         ({"kl": 1.0}, "kl", "broken", "runs away"),
         ({"kl": 1e-7}, "kl", "broken", "do not move"),
         ({"accuracy": 0.505, "format": 0.4}, "accuracy", "watch", "flat"),
+        ({"accuracy": 0.45, "format": 0.4}, "accuracy", "watch", "falls"),
+        ({"accuracy": 0.3, "format": 0.4}, "accuracy", "broken", "falls"),
         ({"accuracy": 0.505, "format": 0.52}, "accuracy", "watch", "only the form"),
         ({"equal_groups": 0.9}, "equal groups", "watch", "90%"),
         ({"equal_groups": 1.0}, "equal groups", "broken", "no group"),
@@ -85,9 +89,18 @@ def test_a_short_stage_need_not_have_moved() -> None:
     assert states(log(steps=5, kl=1e-7))["kl"] == "normal"
 
 
-def test_falling_accuracy_is_a_move_too() -> None:
-    (verdict,) = [v for v in verdicts(log(accuracy=0.3)) if v.signal == "accuracy"]
-    assert "-0.20" in verdict.reason
+def test_nothing_is_said_of_an_entropy_term_that_was_not_measured() -> None:
+    rows = [{k: v for k, v in row.items() if not k.endswith("_gradient")} for row in log()]
+    (verdict,) = [v for v in verdicts(rows) if v.signal == "entropy term"]
+    assert verdict.state == "normal" and "not measured" in verdict.reason
+
+
+def test_the_stored_runs(root: Path) -> None:
+    """No stage of the recipe or of the printed schedule is called broken; training on a coin is."""
+    logs = root / "artifacts" / "reference" / "logs"
+    sick = {p: {v.signal for v in verdicts(json.loads((logs / p).read_text(encoding="utf-8"))) if v.state == "broken"}
+            for p in (str(f.relative_to(logs)) for f in logs.rglob("*.json")) if "sft" not in p}  # fmt: skip
+    assert {p for p, signals in sick.items() if signals} == {"random_reward/hard.json"} and len(sick) > 10
 
 
 def test_stage_too_small() -> None:

@@ -89,15 +89,3 @@ def test_a_text_becomes_a_department(monkeypatch: pytest.MonkeyPatch, clinic: Ca
     monkeypatch.setattr(triage, "generate", generate)
     routes = triage.route(None, processor(), clinic, clinic.split("test"), replace(small, eval_batch=4))
     assert routes == ["Oncologist", "Surgeon", None, None, None, None] and batches == [4, 2]
-
-
-def test_routing_accuracy(clinic: CaseTable) -> None:
-    cases = clinic.split("train")
-    right: list[str | None] = [c.specialty for c in cases]
-    assert triage.routing_accuracy(right, cases) == 1.0
-    assert triage.routing_accuracy([None] * 5, cases) == 0.0
-    assert triage.routing_accuracy([right[0], None, right[2], None, None], cases) == pytest.approx(0.4)
-    some = [replace(cases[0], specialty=None), *cases[1:]]
-    assert triage.routing_accuracy([None, *right[1:]], some) == 1.0  # who has no known department does not count
-    with pytest.raises(ValueError, match="shorter|longer"):
-        triage.routing_accuracy(right[:2], cases)
