@@ -235,14 +235,9 @@ def load_adapter(model: Any, folder: str | Path, name: str = "default", trainabl
 
 @torch.no_grad()
 def generate(
-    model: Any,
-    processor: ImageProcessorOnly,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[str]:
+    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], max_new_tokens: int,
+    temperature: float = 0.0, seed: int = 0,
+) -> list[str]:  # fmt: skip
     """Answer a batch of (image, prompt) pairs; greedy at temperature 0, else sampled from the full vocabulary.
 
     Args:
@@ -266,13 +261,9 @@ def generate(
 
 
 def completion_log_probs(
-    model: Any,
-    processor: ImageProcessorOnly,
-    images: Sequence[Image.Image],
-    prompts: Sequence[str],
-    given: Sequence[str],
+    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str],
     wanted: Sequence[str],
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Log-probability of each token of ``wanted`` after prompt and ``given``: two (n, t) float tensors, values and mask.
 
     Rows with the same picture, prompt and ``given``, as the options of a case, share their forward pass.
