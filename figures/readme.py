@@ -46,6 +46,8 @@ def _printed(folder: RunFolder, panel: str) -> str:
 
 def _engine(data: Path) -> list[str]:
     """A GRPO step beside stock TRL: seconds, ratio, agreement; and what was not measured."""
+    if not (data / "grpo_speed.json").exists():
+        return ["\nHow fast a GRPO step is beside stock TRL: not stored yet (`python -m figures.grpo_speed`)."]
     found = json.loads((data / "grpo_speed.json").read_text(encoding="utf-8"))
     made = found.pop("made_from")
     lines = [
