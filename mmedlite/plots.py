@@ -246,8 +246,9 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
         for pane in panes[len(shown) :]:
             pane.set_axis_off()
         for i, (axes, column) in enumerate(zip(panes, shown, strict=False)):
-            axes.plot(log["step"], log[column], color=f"C{i}", alpha=0.35, linewidth=1)
-            axes.plot(log["step"], smooth[column], LINES[i % 4], color=f"C{i}")
+            known = log[["step", column]].dropna()  # some are measured every few steps
+            axes.plot(known["step"], known[column], "-" if len(known) == len(log) else "o", color=f"C{i}", alpha=0.35, lw=1, markersize=3)
+            axes.plot(known["step"], smooth.loc[known.index, column], LINES[i % 4], color=f"C{i}")
             axes.set(ylabel=column, xlabel="step")
             axes.tick_params(labelbottom=True)  # the pane below may be empty
             for level, (name, step) in enumerate(starts.items()):  # each name on its own line: short stages lie close together

@@ -158,6 +158,14 @@ def test_training_curves_show_raw_and_smooth_and_every_stage() -> None:
     assert entropy.lines[1].get_linestyle() != smooth.get_linestyle()
 
 
+def test_a_curve_that_is_measured_now_and_then_shows_its_points() -> None:
+    log = pd.DataFrame({"step": range(1, 41), "kl": 0.1, "decision_entropy": [0.5 if i % 10 == 0 else np.nan for i in range(40)]})
+    fig, _ = plots.training_curves(log)
+    points, line = fig.axes[0].lines
+    assert fig.axes[0].get_ylabel() == "decision_entropy" and points.get_marker() == "o" and points.get_linestyle() == "None"
+    assert list(points.get_xdata()) == list(line.get_xdata()) == [1, 11, 21, 31]
+
+
 def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="step"):
         plots.training_curves(pd.DataFrame({"step": [1], "kl": [np.nan]}))
