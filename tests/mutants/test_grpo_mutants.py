@@ -55,7 +55,7 @@ def test_an_unchanged_copy_passes(tmp_path: Path) -> None:
 def test_mutant_is_rejected(name: str, tmp_path: Path) -> None:
     try:
         found = two_stages(mutant(*MUTANTS[name]), tmp_path)
-    except ValueError as refusal:  # PEFT itself refuses a second reference
+    except (ValueError, RuntimeError) as refusal:  # PEFT refuses a second reference, PyTorch the gradient of a term without one
         found = [str(refusal)]
     assert found
 

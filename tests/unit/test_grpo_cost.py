@@ -61,5 +61,6 @@ def test_what_stands_beside_the_shares(found: dict[str, Any]) -> None:
 
 
 def test_the_kit_is_left_as_it_was(found: dict[str, Any]) -> None:
-    assert "__call__" not in vars(ImageProcessorOnly) and grpo.CurriculumTrainer is not grpo_cost.Watched
+    assert not hasattr(ImageProcessorOnly.__call__, "__wrapped__") and "apply_chat_template" not in vars(ImageProcessorOnly)
+    assert grpo.CurriculumTrainer is not grpo_cost.Watched
     assert "<|im_end|>" not in grpo.VISION_TOKENS
