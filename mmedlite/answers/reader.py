@@ -124,11 +124,10 @@ class Reader:
                 return self.text_leads(i, content, norm)
         if (m := P.immediate.match(content)) and (m[2] or self.stands(m[1], content[m.end() :])):
             return self.letter_leads(m[1] or m[2], content[m.end() :])
-        if (number := P.digit.match(content)) and (
-            number.end() == len(content) or self.digits.get(int(number[1])) in self.named(content[number.end() :])
-        ):
-            found = self.digits.get(int(number[1]))
-            return Parsed(found, None if found is not None else "out_of_range" if self.digits else "no_option")
+        if number := P.digit.match(content):
+            found, counted = self.digits.get(int(number[1])), bool(self.letters) and content.endswith("}")  # JSON may count from nought
+            if (number.end() == len(content) and not counted) or found in self.named(content[number.end() :]):
+                return Parsed(found, None if found is not None else "out_of_range" if self.digits else "no_option")
         if P.refusal.search(content[:60]):
             return Parsed(None, "refused")
         clause = P.sentence.split(content)[0]
@@ -153,7 +152,7 @@ class Reader:
         if index is None:
             return Parsed(None, "ambiguous" if char in "Вв" else "out_of_range")
         pair, named = P.join.match(after), self.named(after)
-        if P.not_after.match(after) and index not in named:
+        if P.not_after.match(after) and index not in named and not P.comma.match(after):
             return Parsed(None, "negated")
         rival = (m for m in P.or_letter.finditer(sentence) if not P.not_before.search(sentence[max(0, m.start() - 60) : m.start()] + " or "))
         if any(self.letter(m[1]) not in (None, index) for m in rival) or (named and index not in named):
