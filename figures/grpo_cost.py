@@ -10,7 +10,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import platform
 import re
 import tempfile
 import time
@@ -25,25 +24,23 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import transformers
-import trl
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 
 from data_prep.drawing import draw
 from data_prep.phantoms import DIALS, sample
 from data_prep.tiny_examples import as_case
+from figures._clock import made_from, now
 from mmedlite import grpo
+from mmedlite.demo import GIB
 from mmedlite.models import ImageProcessorOnly, load_policy, load_processor, new_adapter, resolve
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.prompts import attending_prompt
-from mmedlite.provenance import code_sha256
 
 OUT = ROOT / "figures" / "data" / "grpo_cost.json"
 GAMMA, BETA = 5e-3, 4e-3  # of the medium bucket
 FIRST = 50_000_000  # seeds of cases that nothing else uses
 PHASES = ("preprocess", "encode", "prefill", "decode", "reference", "loss", "optimiser", "rest")
-GIB = 1024**3
 
 
 class Setting(NamedTuple):
@@ -71,20 +68,13 @@ class Stopwatch:
     def __init__(self) -> None:
         self.open, self.steps = ["rest"], list[dict[str, float]]()
         self.spent: dict[str, float] = defaultdict(float)
-        self.last, self.processor = self.now(), time.process_time()
-
-    @staticmethod
-    def now() -> float:
-        """Seconds, after all work on the GPU."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        self.last, self.processor = now(), time.process_time()
 
     def credit(self) -> None:
         """What has passed since the last call belongs to the phase that was going on."""
-        now = self.now()
-        self.spent[self.open[-1]] += now - self.last
-        self.last = now
+        moment = now()
+        self.spent[self.open[-1]] += moment - self.last
+        self.last = moment
 
     def begin(self, phase: str) -> None:
         """A phase begins within the one that is going on."""
@@ -247,14 +237,10 @@ def main() -> None:
                 if setting not in found:
                     found[setting] = pool.submit(measure, setting, steps).result()
                 show(line(name, found[setting]))
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     table = {
         "varied": {name: [found[s] for s in settings] for name, settings in varied.items()},
-        "made_from": {
-            "code": code_sha256(), "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
-            "device": gpu or platform.machine(), "date": time.strftime("%Y-%m-%d"),
-        },
-    }  # fmt: skip
+        "made_from": made_from(),
+    }
     if not args.quick:
         OUT.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
     if args.json:

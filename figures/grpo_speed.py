@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import platform
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,19 +21,18 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import transformers
-import trl
 from PIL import Image
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOTrainer
 
 from data_prep.tiny_model import SPECIAL
+from figures._clock import made_from, now
 from mmedlite import grpo, models, prompt_once
 from mmedlite.attending import prompt_of
+from mmedlite.demo import GIB
 from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, load_processor, new_adapter, resolve, share_work
 from mmedlite.profiles import DEPARTMENTS, ROOT, Grpo, load_profile
 from mmedlite.prompts import triage_prompt
-from mmedlite.provenance import code_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
 
@@ -48,13 +45,6 @@ SHAPES = {
 }
 VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14, "window_size": 112,
           "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
-
-
-def now() -> float:
-    """The clock, after all work on the GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 class Watched:
@@ -140,7 +130,7 @@ def run_side(
         trainer.seen = {}
         grpo.train(model, processor, rows, settings, Path(out), {"stage": name}, seed, rewards, learning_rate=1e-12)
     seconds = [e - b for b, e in zip(trainer.seen["began"], trainer.seen["ended"], strict=False)]
-    peak = torch.cuda.max_memory_allocated() / 1024**3 if torch.cuda.is_available() else None
+    peak = torch.cuda.max_memory_allocated() / GIB if torch.cuda.is_available() else None
     return {**trainer.seen, "seconds": seconds[1:], "peak_gib": peak}
 
 
@@ -273,18 +263,13 @@ def main() -> None:
         torch.set_num_threads(1)
     sides = ("stock", "ours", "off") if args.quick else ("stock", "ours", "off", "features", "prompts")
     found = {args.shape: shape(args.shape, n, args.prompts, args.tokens, args.checkpointing)} if args.shape else tiny(n, sides)
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    made = {
-        "code": code_sha256(), "torch": torch.__version__, "transformers": transformers.__version__, "trl": trl.__version__,
-        "device": gpu or platform.machine(), "threads": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d"),
-    }  # fmt: skip
     for name, m in found.items():
         times = ", ".join(f"{s} {v:.3f} s" for s, v in m["seconds"].items())
         peak = ", ".join(f"{s} {v:.1f} GiB" for s, v in m["peak_gib"].items() if v)
         print(f"{name}: {times} a step (medians of {m['n']}), {m['ratio']:.2f} times as fast as stock{'; peak ' + peak if peak else ''}")
     if not args.quick:
         file = OUT / (f"grpo_speed_{args.shape}.json" if args.shape else "grpo_speed.json")
-        file.write_text(json.dumps({**found, "made_from": made}, indent=1) + "\n", encoding="utf-8")
+        file.write_text(json.dumps({**found, "made_from": made_from()}, indent=1) + "\n", encoding="utf-8")
     if args.json:
         agree = [a for m in found.values() for a in m["agreement"]]
         off = sorted((m["seconds"]["off"] / m["seconds"]["stock"] for m in found.values() if "off" in m["seconds"]), key=lambda r: -abs(r - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -130,13 +131,11 @@ def _length(log: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def _early(log: Sequence[Mapping[str, Any]], name: str) -> float:
-    first = log[: max(1, len(log) // 5)]
-    return float(sum(row[name] for row in first) / len(first))
+    return fmean(row[name] for row in log[: max(1, len(log) // 5)])
 
 
 def _late(log: Sequence[Mapping[str, Any]], name: str) -> float:
-    last = log[-max(1, len(log) // 5) :]
-    return float(sum(row[name] for row in last) / len(last))
+    return fmean(row[name] for row in log[-max(1, len(log) // 5) :])
 
 
 def verdicts(log: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mmedlite.profiles import DEPARTMENTS
 from tests.small import checkpoint, profile, specialists, table
 
 ALL = '["easy", "medium", "hard"]'
@@ -32,7 +33,6 @@ def command(folder: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "mmedlite", "run", *given]
 
 
-DEPARTMENTS = ("Pathologist", "Radiologist", "Surgeon", "Oncologist", "Endocrinologist", "Ophthalmologist", "Dermatologist")
 DOCTORS = [f"{department}-{i}" for department in DEPARTMENTS for i in range(3)]
 
 

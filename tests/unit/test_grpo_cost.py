@@ -15,7 +15,7 @@ from mmedlite.models import ImageProcessorOnly
 
 def test_each_moment_belongs_to_the_innermost_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
-    monkeypatch.setattr(Stopwatch, "now", staticmethod(lambda: clock[0]))
+    monkeypatch.setattr(grpo_cost, "now", lambda: clock[0])
 
     def after(seconds: float) -> None:
         clock[0] += seconds
