@@ -44,11 +44,6 @@ def shares(rows: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
     return {key: value for name, f in found.items() for key, value in ((name, f["mean"]), (f"{name}_ci", f["ci"]))}
 
 
-def by_group(df: pd.DataFrame, column: str) -> dict[str, dict[str, Any]]:
-    """``accuracy`` for each value of ``column``, in sorted order."""
-    return {str(value): accuracy(part) for value, part in df.groupby(column, sort=True)}
-
-
 def align(*frames: pd.DataFrame) -> list[pd.DataFrame]:
     """The same cases in the same order in every table, as paired statistics need; InputError where they differ."""
     ordered = [frame.sort_values("case_id").reset_index(drop=True) for frame in frames]

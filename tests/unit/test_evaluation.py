@@ -70,12 +70,10 @@ def test_wilson_edges() -> None:
             ev.wilson(k, 5)
 
 
-def test_accuracy_and_groups() -> None:
-    frame = pd.DataFrame({"correct": [True, True, False, True], "difficulty": ["easy", "easy", "hard", "medium"]})
+def test_accuracy() -> None:
+    frame = pd.DataFrame({"correct": [True, True, False, True]})
     assert ev.accuracy(frame) == {"mean": 0.75, "ci": list(ev.wilson(3, 4)), "n": 4}
     assert np.isnan(ev.accuracy(frame[:0])["mean"])
-    groups = ev.by_group(frame, "difficulty")
-    assert list(groups) == ["easy", "hard", "medium"] and groups["hard"]["mean"] == 0.0 and groups["easy"]["n"] == 2
 
 
 def test_align() -> None:
