@@ -171,8 +171,7 @@ def peak_gib() -> float:
 
 def measure(setting: Setting, steps: int) -> dict[str, Any]:
     """Train 1 + ``steps`` steps, the first untimed; medians a step, the share of each phase, peak memory. In a fresh process."""
-    if not torch.cuda.is_available():
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     profile = load_profile("tiny")
     processor = load_processor(resolve(profile.policy))
     processor.image_processor.size = {"shortest_edge": setting.side**2, "longest_edge": setting.side**2}
@@ -228,6 +227,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     args = parser.parse_args()
     varied, steps = (QUICK, 2) if args.quick else (VARIED, 5)
+    torch.set_num_threads(1)
     found: dict[Setting, dict[str, Any]] = {}
     show(HEAD)
     # One process a setting, or its peak memory would be that of the largest before it.
