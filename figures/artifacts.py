@@ -30,6 +30,7 @@ from mmedlite.run import Run
 from mmedlite.run_folder import OtherRun, RunFolder
 from mmedlite.side_by_side import Step, side_by_side
 from mmedlite.store import OpinionStore
+from mmedlite.store_tools import export
 from mmedlite.summary import triage_numbers
 from mmedlite.triage import route
 from mmedlite.verify import write_manifest
@@ -75,9 +76,9 @@ def opinions() -> None:
     # What each specialist says of every look: for the card and notebook 02's consultation matrix.
     some = [c for d in DEPARTMENTS for c in [c for c in run.cases("test") if c.specialty == d][:EACH_LOOK]]
     for department in DEPARTMENTS:
-        run.panel_for(some, [department] * len(some), run.profile.panels[0])
-    if run.store.rows.keys() - OpinionStore(RunFolder.opinions).rows.keys():
-        run.store.pack(RunFolder.opinions / "opinions.parquet")
+        run.panel_for(some, [department] * len(some), [*run.profile.panels][0])
+    if run.store.places:  # of its own, beyond those shipped
+        export(run.store, RunFolder.opinions)
     print(f"{len(OpinionStore(RunFolder.opinions)):,} opinions stored")
 
 
@@ -129,19 +130,19 @@ def paper_schedule(run: Run, panel: str) -> None:
 
 def rl_no_panel(run: Run, panel: str) -> None:
     """The same budget without the panel in the prompt; its answers stand beside every panel."""
-    if not run.has_own_rows(f"{run.profile.panels[-1]}/test_sampled/rl_no_panel"):  # written last
+    if not run.has_own_rows(f"{[*run.profile.panels][-1]}/test_sampled/rl_no_panel"):  # written last
         profile = run.profile.attending
         model = run.train_attending(panel, profile.no_panel, "rl_no_panel", with_panel=False, learning_rate=profile.no_panel_learning_rate)
         keep_answers(run, model, "rl_no_panel", panel, alone=True)
         for kind in ("test", "test_sampled"):
             texts = run.rows(f"{panel}/{kind}/rl_no_panel")["text"].tolist()
-            for name in run.profile.panels[1:]:
+            for name in [*run.profile.panels][1:]:
                 run.keep(run.score("rl_no_panel", "test", name, texts), f"{name}/{kind}/rl_no_panel")
 
 
 def control(run: Run, name: str) -> None:
     """A control of the recipe on the first panel: ``entropy_off``, ``random_reward`` or ``redraw``."""
-    panel, recipe = run.profile.panels[0], run.profile.attending.recipe
+    panel, recipe = [*run.profile.panels][0], run.profile.attending.recipe
     if run.has_own_rows(f"{panel}/test/{name}"):
         return
     changes: dict[str, dict[str, Any]] = {
@@ -169,7 +170,7 @@ def random_triage(run: Run, name: str) -> None:
 
 def replays(run: Run) -> list[tuple[Step, str]]:
     """What the demo replays from seed 0: the schedule as printed, RL without panel, SFT and the controls."""
-    panels = run.profile.panels
+    panels = [*run.profile.panels]
     return [
         *((step, p) for step in (paper_schedule, sft, untrained_sampled) for p in panels), (rl_no_panel, panels[0]),
         *((control, name) for name in ("entropy_off", "random_reward", "redraw")), (random_triage, "triage_random_reward"),

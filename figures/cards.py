@@ -41,7 +41,7 @@ def role_line_flips(run: Run) -> dict[str, Any]:
 
     {"marked" or "clear": {"panel" or "alone": share, "..._ci": interval, "n": cases}}.
     """
-    panel = run.profile.panels[0]
+    panel = [*run.profile.panels][0]
     rows = run.rows(f"{panel}/test/untrained_panel")
     keep = np.flatnonzero(rows["unanimous"])
     cases, options = [run.cases("test")[i] for i in keep], run.panel("test", panel)[keep]
@@ -97,7 +97,7 @@ def flip_text(flips: dict[str, Any]) -> str:
 def policy_card(run: Run, flips: dict[str, Any]) -> str:
     """Card of the policy: data, steps, seed, hash, accuracy by task on the test split (greedy)."""
     results = run.reference_results()
-    rows = run.rows(f"{run.profile.panels[0]}/test/no_panel")
+    rows = run.rows(f"{[*run.profile.panels][0]}/test/no_panel")
     kinds = [run.table.by_id(c).meta["kind"] for c in rows["case_id"]]
     lines = [f"| answers '{k}' alone | {share_right(part)} | {len(part):,} |" for k, part in rows.groupby(kinds)]
     four, triage = rows[rows["n_options"] == 4], results["triage"]
@@ -119,7 +119,7 @@ def policy_card(run: Run, flips: dict[str, Any]) -> str:
 def specialists_card(run: Run) -> str:
     """Card of the specialists: steps, seed, and each department's accuracy at home and elsewhere (stored opinions, T = 1)."""
     right: dict[tuple[str, bool], list[bool]] = {}
-    for opinion in run.store.rows.values():
+    for opinion in run.store.values():
         case = run.table.by_id(opinion["case_id"])
         key = opinion["department"], opinion["department"] == case.specialty
         right.setdefault(key, []).append(opinion["option"] == case.answer)

@@ -189,7 +189,7 @@ def tiny(n: int, sides: Sequence[str]) -> dict[str, Any]:
     """The triage step and the attending step of the tiny world, from partly trained adapters."""
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
-        panel = run.profile.panels[0]
+        panel = [*run.profile.panels][0]
         count = n * STEPS * run.profile.grpo.prompts_per_step
         cases = [c for c in run.cases("train") if c.specialty][:count]
         said = {c.case_id: v for c, v in zip(run.cases("train"), run.panel("train", panel), strict=True)}

@@ -1,4 +1,4 @@
-"""Commands: ``python -m mmedlite {doctor,plan,run,answers,verify}``. The heavy modules are imported by the command that needs them."""
+"""Commands: ``python -m mmedlite {doctor,plan,run,store,answers,verify}``. The heavy modules are imported by the command that needs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmedlite import doctor
 from mmedlite.profiles import ROOT, InputError, load_profile
@@ -37,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         if not processes.is_main():
             return processes.join_trainings()
         this = Run(folder, args.profile, args.cases, args.seed, args.replay)
+        if args.dry_run:
+            return dry_run(this)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
         with PeakMemory() as peak:
             triage_step(this)
@@ -58,11 +61,30 @@ def run(args: argparse.Namespace) -> int:
     return int(done["failed"] > 0)
 
 
+def dry_run(this: Any) -> int:
+    """Tell what the panels of a run would ask and what it would cost, by the routes known now; nothing is asked."""
+    from mmedlite.cases import SPLITS
+    from mmedlite.specialists import missing, panel_asks, told
+
+    asks = [a for p in this.profile.panels for s in SPLITS if this.cases(s) for a in panel_asks(this.cases(s), this.routes(s), p)]
+    wanted = list(missing(asks, this.store, this.specialists.form).values())
+    estimate = this.specialists.estimate(wanted)
+    print(f"{len(asks):,} answers wanted, {len(wanted):,} not stored; {told(estimate) if estimate else 'asking is free'}")
+    return 0
+
+
 def plan(args: argparse.Namespace) -> int:
     """Time some steps here: which profile fits the minutes and the memory at hand, and how long its training takes; 0 if one fits."""
     from mmedlite.plan import main as plan_main
 
     return plan_main(args.profile, args.minutes, args.memory)
+
+
+def store(args: argparse.Namespace) -> int:
+    """What a store of answers holds (stats), whether it is whole (audit); write it as Parquet with a data card, or take such a folder in."""
+    from mmedlite.store_tools import main as store_main
+
+    return store_main(args.action, args.folder, args.other)
 
 
 def answers(args: argparse.Namespace) -> int:
@@ -99,6 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("--out", help="run folder; an unfinished one is taken up again")
     one.add_argument("--seed", type=int, help="training seed; the profile's by default")
     one.add_argument("--replay", action="store_true", help="fail on an opinion that is not stored instead of asking for it")
+    one.add_argument("--dry-run", action="store_true", help="tell what would be asked of the specialists and what it would cost; ask nothing")
+    one = commands.add_parser("store", help=store.__doc__)
+    one.add_argument("action", choices=("stats", "audit", "export", "import"))
+    one.add_argument("folder", type=Path, help="of the store, as runs/latest/opinions or artifacts/opinions")
+    one.add_argument("other", type=Path, nargs="?", help="folder to export to, or to import from")
     one = commands.add_parser("answers", help=answers.__doc__)
     one.add_argument("--cases", required=True, help="JSON lines: response, options, expected")
     one = commands.add_parser("verify", help=verify.__doc__)
@@ -109,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        return {"plan": plan, "run": run, "answers": answers, "verify": verify}[args.command](args)
+        return {"plan": plan, "run": run, "store": store, "answers": answers, "verify": verify}[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -118,6 +118,18 @@ def effective_doctors(rho: float, e: int = 3) -> float:
     return e / max(1 + (e - 1) * rho, 1e-12)
 
 
+def implied_correlation(easy: float, hard: float) -> float:
+    """Correlation of three specialists' errors that the shares of easy and hard cases imply, to the third decimal.
+
+    Assumption: how hard a case is follows a beta distribution, and given that the three err independently (beta-binomial).
+    """
+    accuracy, rho = np.linspace(0.5, 0.99, 491)[:, None], np.linspace(0.001, 0.999, 999)  # a grid of both
+    spread = 1 / rho - 1
+    a, b, all_three = accuracy * spread, (1 - accuracy) * spread, spread * (spread + 1) * (spread + 2)
+    off = (a * (a + 1) * (a + 2) / all_three - easy) ** 2 + (b * (b + 1) * (b + 2) / all_three - hard) ** 2
+    return float(rho[off.min(0).argmin()])
+
+
 def panel_columns(votes: Sequence[int], answer: int) -> dict[str, Any]:
     """What a Result row says of its case's panel ([] where none was asked): difficulty, unanimous, panel_vote."""
     return {

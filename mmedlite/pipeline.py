@@ -86,7 +86,7 @@ def train_recipe(run: Run, panel: str) -> None:
 
 def evaluation_step(run: Run) -> dict[str, dict[str, Any]]:
     """Answer the test and shifted cases with every live system, then write the summary of each panel."""
-    panels, moved = run.profile.panels, ["shifted"] if run.cases("shifted") else []
+    panels, moved = [*run.profile.panels], ["shifted"] if run.cases("shifted") else []
     steps = [*((answer_cases, p) for p in panels), *((read_alone, s) for s in ("train", "test")), *((answer_alone, s) for s in moved)]
     train, test, *elsewhere = side_by_side(run, steps)[len(panels) :]
     alone, texts = {"train": train, "test": test}, {"test": test.texts, **dict(zip(moved, elsewhere, strict=True))}
@@ -149,7 +149,7 @@ def summary(run: Run, panel: str) -> dict[str, Any]:
     """Write the numbers of one panel to results.json; systems that were not run are taken from the stored reference run."""
     numbers = attending_numbers(run, panel)
     run.update_results(attending={panel: numbers}, flip={panel: flip_numbers(run, panel)}, trust={panel: trust_numbers(run, panel)})
-    if panel == run.profile.panels[0] and run.cases("shifted"):
+    if panel == [*run.profile.panels][0] and run.cases("shifted"):
         run.update_results(shifted=shifted_numbers(run, panel))
     return numbers
 

@@ -131,15 +131,15 @@ def policy_path(stages: Mapping[str, Sequence[float]], curve: np.ndarray | None 
     return fig, f"Path of the policy over the trust plane, in order: {said}."
 
 
-def effective_doctors(panels: Mapping[str, float], e: int = 3) -> tuple[Drawing, str]:
-    """What e correlated doctors are worth; panels: name -> correlation of errors rho."""
-    worths = {name: evaluation.effective_doctors(rho, e) for name, rho in panels.items()}
-    table = pd.DataFrame({"rho": panels, "effective": worths})
+def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float] = (), e: int = 3) -> tuple[Drawing, str]:
+    """What e correlated doctors are worth; panels: name -> correlation of errors rho; dialled: rho of further panels, simulated."""
+    table = pd.DataFrame({"rho": panels, "effective": {n: evaluation.effective_doctors(r, e) for n, r in panels.items()}})
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
         rho = np.linspace(0, 1, 101)
-        axes.plot(rho, [evaluation.effective_doctors(r, e) for r in rho], "--", color="0.35")
+        for x, mark in ((rho, "--"), (dialled, "o")):
+            axes.plot(x, [evaluation.effective_doctors(r, e) for r in x], mark, color="0.35", markerfacecolor="none")
         for i, (name, (r, worth)) in enumerate(zip(table.index, table.to_numpy(), strict=True)):
             axes.plot(r, worth, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
             right_end = r > 0.85  # there the free space lies below the curve
@@ -148,7 +148,7 @@ def effective_doctors(panels: Mapping[str, float], e: int = 3) -> tuple[Drawing,
         axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.75, e + 0.1))
 
     said = "; ".join(f"{name}: correlation {r:.2f}, worth {w:.2f}" for name, r, w in table.itertuples())
-    return draw(paint, table), f"Effective doctors of a panel of {e} against the correlation of errors. {said}."
+    return draw(paint, table), f"Effective doctors of {e} against correlation of errors. {said}; {len(dialled)} simulated as circles."
 
 
 def consultation_matrix(matrix: Any, route: Sequence[int]) -> tuple[Drawing, str]:

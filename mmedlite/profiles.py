@@ -94,6 +94,40 @@ class Attending:
 
 
 @dataclass(frozen=True)
+class Model:
+    """A model behind an endpoint: what is asked of it, and what it costs."""
+
+    revision: str  # of open weights; "" where the name itself is dated
+    sampling: dict[str, Any]  # as the endpoint takes it, with max_tokens or max_completion_tokens
+    image_tokens: int  # of one picture, at most; see the provider's page
+    input_dollars: float  # a million tokens; 0 for a server of your own
+    output_dollars: float
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible endpoint. Its address and key come from OPENAI_BASE_URL and OPENAI_API_KEY."""
+
+    longest_side: int  # pixels: larger pictures are downsized before they are sent
+    concurrency: int
+    timeout_s: float  # of one attempt
+    deadline_s: float  # of one question with all its attempts
+    max_requests: int  # the budget of one process; 0 in any of the three: no limit
+    max_tokens: int
+    max_dollars: float
+    models: dict[str, Model]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Dial-a-panel: see ``simulated``."""
+
+    accuracy: float
+    correlation: float
+    corrupted: float
+
+
+@dataclass(frozen=True)
 class Profile:
     """Everything a run needs to know. Paths are relative to the repository."""
 
@@ -102,7 +136,7 @@ class Profile:
     policy: str
     specialists: str
     source: str
-    panels: tuple[str, ...]
+    panels: dict[str, tuple[str, ...]]  # who gives each of the three answers
     eval_batch: int
     eval_cases: int  # test cases evaluated; 0 = all
     dtype: str
@@ -110,6 +144,8 @@ class Profile:
     grpo: Grpo
     triage: Triage
     attending: Attending
+    endpoint: Endpoint | None = None  # in place of the local specialists
+    simulated: Simulated | None = None
 
     def sha256(self) -> str:
         """Hash of every setting, stored beside each number."""
@@ -126,21 +162,30 @@ def _build(cls: Any, data: dict[str, Any], file: Path, prefix: str = "") -> Any:
             raise InputError(f"unknown profile key '{prefix}{key}'", str(file), f"use one of: {', '.join(fields)}")
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        where = f"{file}, field {prefix}{name}"
+        if name not in data and field.default is None:
+            continue
         if name not in data:
             raise InputError(f"profile key '{prefix}{name}' is missing", str(file), "add it; see mmedlite/profiles/tiny.toml")
-        value, kind = data[name], str(field.type)
-        if kind in _NESTED:
-            values[name] = _build(_NESTED[kind], value, file, f"{prefix}{name}.")
-        elif kind.startswith("tuple"):
-            if not isinstance(value, list) or not value:
-                raise InputError(f"'{prefix}{name}' is {value!r}, not a list", where, "write a list of at least one entry")
-            one = kind.removeprefix("tuple[").removesuffix(", ...]")
-            items = [(v, f"{prefix}{name}[{i}]") for i, v in enumerate(value)]
-            values[name] = tuple(_build(Stage, v, file, f"{n}.") if one == "Stage" else _plain(v, one, n, file) for v, n in items)
-        else:
-            values[name] = _plain(value, kind, f"{prefix}{name}", file)
+        values[name] = _value(data[name], str(field.type).removesuffix(" | None"), f"{prefix}{name}", file)
     return cls(**values)
+
+
+def _value(value: Any, kind: str, name: str, file: Path) -> Any:
+    """``value`` as the type that ``kind`` names: a dataclass, a tuple or table of entries, or a plain value."""
+    where = f"{file}, field {name}"
+    if kind in _NESTED:
+        return _build(_NESTED[kind], value, file, f"{name}.")
+    if kind.startswith("tuple"):
+        if not isinstance(value, list) or not value:
+            raise InputError(f"'{name}' is {value!r}, not a list", where, "write a list of at least one entry")
+        one = kind.removeprefix("tuple[").removesuffix(", ...]")
+        return tuple(_value(v, one, f"{name}[{i}]", file) for i, v in enumerate(value))
+    if kind.startswith("dict"):
+        if not isinstance(value, dict) or not value:
+            raise InputError(f"'{name}' is {value!r}, not a table", where, "write a table of at least one entry")
+        one = kind.removeprefix("dict[str, ").removesuffix("]")
+        return {k: v if one == "Any" else _value(v, one, f"{name}.{k}", file) for k, v in value.items()}
+    return _plain(value, kind, name, file)
 
 
 def _plain(value: Any, kind: str, name: str, file: Path) -> Any:
@@ -151,7 +196,10 @@ def _plain(value: Any, kind: str, name: str, file: Path) -> Any:
     return float(value) if kind == "float" else value
 
 
-_NESTED = {"Lora": Lora, "Grpo": Grpo, "Triage": Triage, "Attending": Attending}
+_NESTED: dict[str, Any] = {
+    "Lora": Lora, "Stage": Stage, "Grpo": Grpo, "Triage": Triage, "Attending": Attending, "Model": Model, "Endpoint": Endpoint,
+    "Simulated": Simulated,
+}  # fmt: skip
 
 
 def _check(profile: Profile, file: Path) -> None:
@@ -181,12 +229,9 @@ def _check(profile: Profile, file: Path) -> None:
             f"{g.gradient_accumulation} equal parts", f"{file}, field grpo.gradient_accumulation",
             "let it divide grpo.prompts_per_step * grpo.generations",
         )  # fmt: skip
-    for name, given, known in (
-        ("panels", set(profile.panels), {"diverse", "paper_like"}),
-        ("dtype", {profile.dtype}, {"float32", "bfloat16", "float16"}),
-    ):
-        if given - known:
-            raise InputError(f"'{name}' names {sorted(given - known)}", f"{file}, field {name}", f"use {', '.join(sorted(known))}")
+    if profile.dtype not in (known := ("float32", "bfloat16", "float16")):
+        raise InputError(f"'dtype' is '{profile.dtype}'", f"{file}, field dtype", f"use {', '.join(known)}")
+    _check_panels(profile, file)
     for part in ("recipe", "paper_schedule", "no_panel"):
         names = [stage.name for stage in getattr(profile.attending, part)]
         for i, stage in enumerate(getattr(profile.attending, part)):
@@ -204,6 +249,35 @@ def _check(profile: Profile, file: Path) -> None:
                 raise InputError(f"stage '{stage.name}' names an unknown bucket", where, "use easy, medium, hard")
             if stage.steps < 0:
                 raise InputError(f"stage '{stage.name}' has {stage.steps} steps", where, "write 0 for one epoch, or more")
+
+
+# Of a request to an endpoint; an address or a key in a profile would be written into every answer.
+OWN = {"model", "messages", "n", "seed", "stream", "timeout", "extra_headers", "extra_query", "api_key", "base_url"}
+
+
+def _check_panels(profile: Profile, file: Path) -> None:
+    endpoint, dials = profile.endpoint, profile.simulated
+    doctors = set(endpoint.models) if endpoint else {"simulated"} if dials else {"0", "1", "2"}
+    if endpoint:
+        sizes = {n: getattr(endpoint, n) for n in ("longest_side", "concurrency", "timeout_s", "deadline_s")}
+        for name, value in sizes.items():
+            if value <= 0:
+                raise InputError(f"'endpoint.{name}' is {value}, not above 0", f"{file}, field endpoint.{name}", "write a number above 0")
+        for name, model in endpoint.models.items():
+            limit = model.sampling.get("max_completion_tokens") or model.sampling.get("max_tokens")
+            if not isinstance(limit, int) or limit <= 0 or OWN & set(model.sampling):
+                fix = f"give max_tokens or max_completion_tokens, and none of {', '.join(sorted(OWN))}, which the kit sets itself"
+                raise InputError(f"sampling of '{name}' cannot be used: {model.sampling}", f"{file}, field endpoint.models.{name}", fix)
+    for dial, value in dataclasses.asdict(dials).items() if dials else ():
+        if not 0 <= value <= 1:
+            raise InputError(f"'simulated.{dial}' is {value}, not from 0 to 1", f"{file}, field simulated.{dial}", "write a share")
+    for name, three in profile.panels.items():
+        where = f"{file}, field panels.{name}"
+        if not re.fullmatch(r"\w+", name):  # it names files
+            raise InputError(f"panel name '{name}' is not of letters, digits and _", where, "give it a short name")
+        if len(three) != 3 or set(three) - doctors:
+            what = f"panel '{name}' is {list(three)}"
+            raise InputError(what, where, f"name three of {', '.join(sorted(doctors))}; one may come more than once")
 
 
 def load_profile(name_or_path: str | Path) -> Profile:

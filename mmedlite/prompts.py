@@ -40,6 +40,11 @@ def specialist_prompt(case: Case, department: str) -> str:
     return _ask([SPECIALIST_ROLES[department]], case.question, case.options)
 
 
+def specialist_template(department: str) -> str:
+    """The specialist's prompt before a case is put into it; its hash is part of a request's key."""
+    return _ask([SPECIALIST_ROLES[department]], "{question}", ["{options}"])
+
+
 def attending_prompt(case: Case, department: str | None = None, answers: Sequence[int | None] = ()) -> str:
     """The attending's prompt: each specialist's parsed option in order of sample_index, then question and options.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -10,27 +9,27 @@ from typing import Any
 import pandas as pd
 
 from mmedlite.answers import parse_lenient, parse_strict
+from mmedlite.asks import Ask, Form
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import PANEL, panel_columns
-from mmedlite.specialists import Ask, _request
-from mmedlite.store import request_key
+from mmedlite.opinions import request_key
+from mmedlite.store import OpinionStore
 
 PICKERS = ("majority_vote", "best_single", "ideal_reader")  # systems that pick an option without writing a text
 Panels = Callable[[str, str, str], list[int] | None]  # panel, case_id, department -> the three options, -1 for none
 
 
-def panels_of(opinions: Mapping[str, Mapping[str, Any]], revision: str, table: CaseTable) -> Panels:
-    """What each panel of the specialists of that revision said of a case, by the opinions (by key); None where not all are there.
+def panels_of(opinions: OpinionStore, form: Form, table: CaseTable) -> Panels:
+    """What each panel of specialists who are asked in that form said of a case; None where not all opinions are there.
 
     An opinion is found by its request, as in ``specialists.fetch``: two cases with one picture and one question share it.
     """
 
     @cache
     def options(panel: str, case_id: str, department: str) -> list[int] | None:
-        keys = [request_key(_request(Ask(table.by_id(case_id), department, panel, i), revision)) for i in PANEL]
-        if not all(key in opinions for key in keys):
-            return None
-        return [-1 if (option := opinions[key]["option"]) is None else int(option) for key in keys]
+        keys = [request_key(form.request(Ask(table.by_id(case_id), department, panel, i))) for i in PANEL]
+        said = [opinions.get(key) or opinions.failure(key) for key in keys]
+        return None if None in said else [-1 if o is None or o["option"] is None else int(o["option"]) for o in said]
 
     return options
 
@@ -119,11 +118,11 @@ def wrong_opinions(opinions: Iterable[Mapping[str, Any]], table: CaseTable, wher
     problems, options = [], {case.case_id: case.options for case in table}
     read = cache(parse_lenient)  # most responses are the same few words
     for number, row in enumerate(opinions, start=1):
-        at, given = f"{where}, opinion {number} ({row['case_id']}, {row['model']})", options.get(row["case_id"])
+        at, given = f"{where}, opinion {number} ({row['case_id']}, {row['request']['model']})", options.get(row["case_id"])
         if given is None:
             problems.append(f"{at}: no such case in the table")
         elif (said := read(row["response"], given).option) != row["option"]:
             problems.append(f"{at}: the response says option {said}, the row says {row['option']}")
-        if row["key"] != request_key(json.loads(row["request"])):
+        if row["key"] != request_key(row["request"]):
             problems.append(f"{at}: the key is not the hash of the request")
     return problems

@@ -35,7 +35,7 @@ from mmedlite.profiles import ROOT, InputError, Stage, load_profile
 from mmedlite.provenance import code_sha256, no_nan, weights_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run_folder import OtherRun, RunFolder
-from mmedlite.specialists import LocalSpecialists, panel_options
+from mmedlite.specialists import open_specialists, panel_options
 from mmedlite.store import OpinionStore
 
 
@@ -62,15 +62,13 @@ class Run(RunFolder):
         self.replay, self.own_cases = replay, cases is None
         self.table = self._read_cases(cases)
         self.processor = load_processor(resolve(self.profile.policy))
-        self.store = OpinionStore(Path(folder) / "opinions")
-        for key, row in OpinionStore(self.opinions).rows.items():
-            self.store.rows.setdefault(key, row)
+        self.store = OpinionStore(Path(folder) / "opinions", shipped=OpinionStore(self.opinions))
         policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
-        self.specialists = LocalSpecialists(self.profile.specialists)
+        self.specialists = open_specialists(self.profile)
         self.asked = 0  # opinions asked now because they were not stored
         super().__init__(folder, {
             "profile": self.profile.name, "config_sha256": self.profile.sha256(), "seed": self.seed, "code": code_sha256(),
-            "cases_sha256": self.table.sha256, "policy": policy, "specialists": self.specialists.revision,
+            "cases_sha256": self.table.sha256, "policy": policy, "specialists": asdict(self.specialists.form),
         })  # fmt: skip
         self._check_cases()
         rollouts_at_once(self.profile.grpo)

@@ -38,7 +38,7 @@ class RunFolder:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            made = json.loads(file.read_text(encoding="utf-8")) if (file := self.folder / "run.json").exists() else self.facts
+            made = json.loads(file.read_text(encoding="utf-8")) if (file := self.folder / "run.json").exists() else no_nan(self.facts)
         except (OSError, ValueError) as error:
             raise InputError(f"cannot use the run folder: {error}", str(self.folder), "name another folder with --out") from error
         if other := [name for name, value in no_nan(self.facts).items() if made.get(name) != value]:

@@ -22,7 +22,7 @@ from mmedlite.cases import SPLITS
 from mmedlite.processes import several
 from mmedlite.profiles import InputError
 from mmedlite.run import Run
-from mmedlite.specialists import LocalSpecialists
+from mmedlite.specialists import open_specialists
 
 
 class _Named(io.TextIOBase):
@@ -79,7 +79,7 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     ask_panels(run)  # before, by one process: no two ask for the same opinion
     if torch.cuda.is_available() or several():
         return [step(run, name) for step, name in steps]
-    run.specialists = LocalSpecialists(run.profile.specialists)  # not loaded: a loaded model cannot be sent to a process
+    run.specialists = open_specialists(run.profile)  # not loaded: a loaded model cannot be sent to a process
     at_once, spawn = min(len(steps), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=_begin) as pool:
         jobs = [pool.submit(_named, step, run, name) for step, name in steps]

@@ -1,162 +1,145 @@
 """Frozen specialists: three answers of the routed department, asked once and stored (paper section 3.2).
 
-Two panels. *diverse*: three different specialists of the department, each with its own view of the case. *paper_like*: three
-samples of one specialist at T = 1, as three calls to one model. Samples 0-2 are the panel, samples 3-5 serve the redraw.
-The local specialists are LoRA adapters on a second tiny base; their own views and blind spots are simulated.
+A panel names who gives each of its three answers. In the tiny world *diverse* has three different specialists of the department, each
+with its own view of the case, and *paper_like* three samples of one specialist at T = 1, as three calls to one model.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
+import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
 from tqdm import tqdm
 
 from mmedlite.answers import parse_lenient
+from mmedlite.asks import PANEL_SIZE, Ask, Estimate, Form, Reply, Specialists
 from mmedlite.cases import Case, CaseTable
-from mmedlite.models import generate, load_adapter, load_policy, load_processor, resolve
-from mmedlite.profiles import InputError
-from mmedlite.prompts import specialist_prompt
-from mmedlite.provenance import weights_sha256
-from mmedlite.store import MissingOpinion, OpinionStore, request_key
+from mmedlite.opinions import MissingOpinion, request_key
+from mmedlite.profiles import InputError, Profile
+from mmedlite.store import OpinionStore
 
-PANELS = ("diverse", "paper_like")
-PANEL_SIZE = 3
-TEMPERATURE = 1.0
-MAX_NEW_TOKENS = 20
-BATCH = 256
+ROOM = 16 * 1024  # bytes of disk space for one answer, before any is paid for
+FINAL = ("truncated", "content_filter", "empty")  # the model was asked and has answered so: it is not asked again
 
 
-@dataclass(frozen=True)
-class Ask:
-    """One wanted opinion."""
-
-    case: Case
-    department: str
-    panel: str
-    sample_index: int
-
-    @property
-    def doctor(self) -> int:
-        """Which of the department's three specialists answers: the paper-like panel asks the first one three times."""
-        return self.sample_index % PANEL_SIZE if self.panel == "diverse" else 0
-
-    @property
-    def view(self) -> int:
-        """The specialist's own view of the case, where the case has views; else its only picture."""
-        return 1 + self.doctor if len(self.case.images) > 1 + self.doctor else 0
-
-    @property
-    def adapter(self) -> str:
-        return f"{self.department}-{self.doctor}"
+class Unanswered(InputError):
+    """Some questions got no answer in time; the answers to the others are stored."""
 
 
-def _request(ask: Ask, revision: str) -> dict[str, Any]:
-    return {
-        "model": ask.adapter, "revision": revision, "prompt": specialist_prompt(ask.case, ask.department),
-        "images": [ask.case.image_sha256s[ask.view]], "temperature": TEMPERATURE, "max_tokens": MAX_NEW_TOKENS,
-        "sample_index": ask.sample_index,
-    }  # fmt: skip
+def open_specialists(profile: Profile) -> Specialists:
+    """The source of answers that a profile names.
+
+    Raises:
+        InputError: missing or damaged specialists, no key for the endpoint.
+    """
+    if profile.endpoint:
+        from mmedlite.endpoint import EndpointSpecialists  # openai takes half a second to import
+
+        return EndpointSpecialists(profile.endpoint, profile.panels)
+    if profile.simulated:
+        from mmedlite.simulated import SimulatedSpecialists
+
+        dials = profile.simulated
+        return SimulatedSpecialists(list(profile.panels), dials.accuracy, dials.correlation, dials.corrupted)
+    from mmedlite.local_specialists import LocalSpecialists  # needs torch
+
+    return LocalSpecialists(profile.specialists, profile.panels)
 
 
-def _checked_revision(folder: Path) -> str:
-    """The revision of the specialists in ``folder``, if its weights are the ones it names; checked before any training."""
-    mend = "restore the folder from git, or run `make artifacts`"
-    for file in sorted(folder.rglob("*.safetensors")):
-        try:
-            safe_open(file, "pt")
-        except Exception as error:
-            raise InputError(f"damaged weights: {error}", str(file), mend) from error
-    try:
-        revision = str(json.loads((folder / "revision.json").read_text(encoding="utf-8"))["revision"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"no revision of the specialists: {error}", str(folder / "revision.json"), mend) from error
-    if weights_sha256(folder) != revision:
-        raise InputError("the specialists' weights are not those of revision.json", str(folder), mend)
-    return revision
-
-
-class LocalSpecialists:
-    """LoRA specialists of a folder ``{base/, adapters/<Department>-<0..2>/, revision.json}``; loaded at the first question."""
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = resolve(folder)
-        self.revision = _checked_revision(self.folder)
-        self._model: Any = None
-        self._processor: Any = None
-
-    def _load(self, adapter: str) -> None:
-        if self._model is None:
-            self._processor = load_processor(self.folder / "base")
-            self._model = load_adapter(load_policy(self.folder / "base"), self.folder / "adapters" / adapter, adapter)
-        if adapter not in self._model.peft_config:
-            load_adapter(self._model, self.folder / "adapters" / adapter, adapter)
-        self._model.set_adapter(adapter)
-
-    def answer(self, table: CaseTable, asks: Sequence[Ask]) -> list[str]:
-        """Sampled answers of one adapter to a batch of asks (all of the same adapter)."""
-        self._load(asks[0].adapter)
-        # The seed comes from the whole batch of requests, so that a repeat of the same fill is bit-identical.
-        seed = int(request_key({"asks": [[a.case.case_id, a.sample_index] for a in asks]})[:8], 16)
-        pictures = [table.open_image(a.case, a.view) for a in asks]
-        prompts = [specialist_prompt(a.case, a.department) for a in asks]
-        return generate(self._model, self._processor, pictures, prompts, MAX_NEW_TOKENS, TEMPERATURE, seed)
+def missing(asks: Sequence[Ask], store: OpinionStore, form: Form) -> dict[str, Ask]:
+    """The asks, by key, that are neither answered nor finally refused; each once."""
+    found = {request_key(form.request(a)): a for a in asks}
+    return {k: a for k, a in found.items() if k not in store and (store.failure(k) or {}).get("reason") not in FINAL}
 
 
 def fetch(
-    asks: Sequence[Ask], table: CaseTable, store: OpinionStore, specialists: LocalSpecialists, replay: bool = False
+    asks: Sequence[Ask], table: CaseTable, store: OpinionStore, specialists: Specialists, replay: bool = False
 ) -> tuple[list[dict[str, Any]], int]:
-    """Opinions for ``asks``, in order, from the store; those missing are asked of the local specialists and stored.
+    """Opinions for ``asks``, in order, from the store; those missing are asked and stored as they come.
+
+    Where the model gave no answer (cut short, withheld, empty) the opinion is its failure: option None, with the reason.
 
     Returns:
         (opinions, number asked now).
 
     Raises:
-        MissingOpinion: with ``replay`` and an opinion that is not in the store.
+        MissingOpinion: with ``replay`` and an opinion that is not in the store. Nothing is asked.
+        Unanswered: no answer within the deadline; ask again. InputError: budget, key, disk space; see ``endpoint`` and ``store``.
     """
-    keys = [request_key(_request(a, specialists.revision)) for a in asks]
-    missing = {k: a for k, a in zip(keys, asks, strict=True) if store.get(k) is None}
-    if missing and replay:
-        raise MissingOpinion(f"{len(missing)} opinions are not stored, the first for {next(iter(missing.values())).case.case_id}")
-    groups: dict[str, list[tuple[str, Ask]]] = {}
-    for key, ask in missing.items():
-        groups.setdefault(ask.adapter, []).append((key, ask))
-    batches = [g[i : i + BATCH] for g in groups.values() for i in range(0, len(g), BATCH)]
-    for batch in tqdm(batches, desc="asking specialists", mininterval=2, disable=not batches):
-        start = time.perf_counter()
-        texts = specialists.answer(table, [a for _, a in batch])
-        latency = (time.perf_counter() - start) / len(batch)
-        rows = []
-        for (key, ask), text in zip(batch, texts, strict=True):
-            parsed = parse_lenient(text, ask.case.options)
-            rows.append({
-                "key": key, "case_id": ask.case.case_id, "department": ask.department, "panel": ask.panel, "source": "local",
-                "model": ask.adapter, "revision": specialists.revision, "served_model": ask.adapter,
-                "sample_index": ask.sample_index, "seed": ask.sample_index,
-                "request": json.dumps(_request(ask, specialists.revision), sort_keys=True), "response": text,
-                "option": parsed.option, "reason": parsed.reason, "finish_reason": "stop", "usage": len(text.split()),
-                "latency_s": round(latency, 4), "time": int(time.time()),
-            })  # fmt: skip
-        store.add(rows)
-    return [store.rows[k] for k in keys], len(missing)
+    if any(store.unsaved.values()):  # for want of disk space, by an earlier call
+        store.add([])
+    wanted = missing(asks, store, specialists.form)
+    if wanted and replay:
+        raise MissingOpinion(f"{len(wanted)} opinions are not stored, the first for {next(iter(wanted.values())).case.case_id}")
+    asked = 0
+    if wanted:
+        with store.filling():
+            wanted = missing(asks, store, specialists.form)  # another process may have asked meanwhile
+            asked = len(wanted)
+            _fill(wanted, table, store, specialists)
+    keys = [request_key(specialists.form.request(a)) for a in asks]
+    return [store.get(k) or store.failure(k) or {} for k in keys], asked
+
+
+def _fill(wanted: Mapping[str, Ask], table: CaseTable, store: OpinionStore, specialists: Specialists) -> None:
+    keys, failed = {id(a): k for k, a in wanted.items()}, Counter[str]()
+    if estimate := specialists.estimate(list(wanted.values())):
+        print(told(estimate), file=sys.stderr)
+        if (free := shutil.disk_usage(store.folder).free) < ROOM * len(wanted):
+            what = f"{free / 2**20:.0f} MiB are free, for {len(wanted)} answers of up to {ROOM // 1024} KiB; nothing was asked"
+            raise InputError(what, str(store.folder), "free some disk space")
+    with tqdm(total=len(wanted), desc="asking specialists", mininterval=2, disable=not wanted) as bar:
+        for part in specialists.answers(table, list(wanted.values())):
+            rows = [_row(keys[id(ask)], ask, reply, specialists.form) for ask, reply in part]
+            store.add([r for r in rows if "message" not in r])
+            store.add_failures([r for r in rows if "message" in r])
+            failed.update(r["reason"] for r in rows if "message" in r and r["reason"] not in FINAL)
+            bar.update(len(part))
+    if failed:
+        kinds = ", ".join(f"{n} x {kind}" for kind, n in failed.most_common())
+        what = f"{failed.total()} of {len(wanted)} questions got no answer ({kinds}); the rest is stored"
+        raise Unanswered(what, str(store.folder), "run the same command or cell again: it asks only what is missing")
+
+
+def _row(key: str, ask: Ask, reply: Reply, form: Form) -> dict[str, Any]:
+    """An opinion, or where there is no answer a failure, which has a message."""
+    row = {
+        "key": key, "case_id": ask.case.case_id, "department": ask.department, "panel": ask.panel, "source": form.source,
+        "request": form.request(ask), "response": reply.text, "raw": reply.raw, "option": None, "reason": reply.unfit(),
+        "finish_reason": reply.finish_reason, "usage": reply.usage, "latency_s": float(reply.latency_s), "served_model": reply.served_model,
+        "seed": reply.seed, "time": int(time.time()),
+    }  # fmt: skip
+    if row["reason"] is not None:
+        return {**row, "message": reply.message}
+    parsed = parse_lenient(reply.text, ask.case.options)
+    return {**row, "option": parsed.option, "reason": parsed.reason}
+
+
+def told(estimate: Estimate) -> str:
+    """An estimate in words."""
+    cost = "at no known price" if estimate.dollars is None else f"${estimate.dollars:,.2f}"
+    return (
+        f"{estimate.requests:,} requests, at most {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, {cost}, "
+        f"about {estimate.seconds / 60:.1f} minutes; retries come on top, within the budget"
+    )
+
+
+def panel_asks(cases: Sequence[Case], departments: Sequence[str], panel: str, redraw: bool = False) -> list[Ask]:
+    """The three questions a case of a panel; ``redraw`` takes samples 3-5, an independent draw from the same doctors."""
+    first = PANEL_SIZE if redraw else 0
+    return [Ask(c, d, panel, first + i) for c, d in zip(cases, departments, strict=True) for i in range(PANEL_SIZE)]
 
 
 def panel_options(
     cases: Sequence[Case], departments: Sequence[str], panel: str, table: CaseTable, store: OpinionStore,
-    specialists: LocalSpecialists, redraw: bool = False, replay: bool = False,
+    specialists: Specialists, redraw: bool = False, replay: bool = False,
 ) -> tuple[np.ndarray, int]:  # fmt: skip
-    """The panel's parsed options of each case, (n, 3) int, -1 where a specialist gave no answer; and how many were asked now.
-
-    ``redraw`` takes samples 3-5, an independent draw from the same specialists.
-    """
-    first = PANEL_SIZE if redraw else 0
-    asks = [Ask(c, d, panel, first + i) for c, d in zip(cases, departments, strict=True) for i in range(PANEL_SIZE)]
-    opinions, asked = fetch(asks, table, store, specialists, replay)
+    """The panel's parsed options of each case, (n, 3) int, -1 where a specialist gave no answer; and how many were asked now."""
+    opinions, asked = fetch(panel_asks(cases, departments, panel, redraw), table, store, specialists, replay)
     options = [-1 if o["option"] is None else o["option"] for o in opinions]
     return np.array(options, int).reshape(len(cases), PANEL_SIZE), asked

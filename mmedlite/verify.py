@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mmedlite.asks import Form
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.checks import count, tally
 from mmedlite.evaluation import bucket_report
@@ -62,8 +63,8 @@ def changed_files(folder: Path) -> list[str]:
 def _panels(run: RunFolder, table: CaseTable, opinions_of: Callable[[Path], OpinionStore]) -> Panels:
     """What the specialists that the run names said, by the opinions it could read: those shipped, and those it asked itself."""
     made = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    opinions = {**opinions_of(run.opinions.resolve()).rows, **opinions_of((run.folder / "opinions").resolve()).rows}
-    return panels_of(opinions, made["specialists"], table)
+    opinions = OpinionStore(run.folder / "opinions", shipped=opinions_of(run.opinions.resolve()))
+    return panels_of(opinions, Form(**made["specialists"]), table)
 
 
 def _panel_numbers(run: RunFolder, table: CaseTable, panel: str, panels: Panels) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     opinions_of = cache(OpinionStore)  # the shipped ones are many: read once
     for opinions in sorted(f for f in folder.rglob("opinions") if f.is_dir()):
         try:
-            problems += wrong_opinions(opinions_of(opinions.resolve()).rows.values(), table, opinions.relative_to(folder).as_posix())
+            problems += wrong_opinions(opinions_of(opinions.resolve()).values(), table, opinions.relative_to(folder).as_posix())
         except (InputError, KeyError) as error:
             problems.append(f"{opinions.name}: cannot be checked ({type(error).__name__}: {error})")
     for base in sorted({f.parent for f in [*folder.rglob("results.json"), *folder.rglob("results")]}):

@@ -118,16 +118,20 @@ def specialists(folder: Path, adapters: Sequence[str] = ("Radiologist-0",)) -> P
     return folder
 
 
+PANELS = {"diverse": ("0", "1", "2"), "paper_like": ("0", "0", "0")}
 PROFILE = """
 name = "small"
 seed = 0
 policy = "POLICY"
 specialists = "SPECIALISTS"
 source = "phantoms"
-panels = ["diverse", "paper_like"]
 eval_batch = 64
 eval_cases = 0
 dtype = "float32"
+
+[panels]
+diverse = ["0", "1", "2"]
+paper_like = ["0", "0", "0"]
 
 [lora]
 r = 4

@@ -11,6 +11,26 @@ from mmedlite.profiles import InputError, Profile, load_profile
 from mmedlite.run import Run
 from tests.small import profile
 
+ENDPOINT = """
+[endpoint]
+longest_side = 512
+concurrency = 8
+timeout_s = 30
+deadline_s = 300
+max_requests = 0
+max_tokens = 0
+max_dollars = 5.0
+
+[endpoint.models.a]
+revision = ""
+sampling = { temperature = 1.0, max_tokens = 300 }
+image_tokens = 1600
+input_dollars = 2.5
+output_dollars = 10.0
+
+[lora]"""
+SIMULATED = "[simulated]\naccuracy = 0.7\ncorrelation = 0.3\ncorrupted = 0.0\n\n[lora]"
+
 # name -> (line of a good profile, what stands there instead, the field that must be named, words of the error)
 R = "attending.recipe"
 FAULTS: dict[str, tuple[str, str, str, str]] = {
@@ -41,7 +61,16 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "negative learning rate": ("learning_rate = 1e-3", "learning_rate = -1e-3", "grpo.learning_rate", "not above 0"),
     "no evaluation batch": ("eval_batch = 64", "eval_batch = 0", "eval_batch", "not above 0"),
     "parts that do not fit": ("gradient_accumulation = 1", "gradient_accumulation = 3", "gradient_accumulation", "2 prompts x 2"),
-    "unknown panel": ("panels = ", 'panels = ["diverse", "expert"] #', "panels", "'expert'"),
+    "unknown doctor": ("diverse = ", 'diverse = ["0", "1", "expert"] #', "panels.diverse", "name three of 0, 1, 2"),
+    "panel of two": ("diverse = ", 'diverse = ["0", "1"] #', "panels.diverse", "['0', '1']"),
+    "panel name that is a path": ("diverse = ", '"../diverse" = ["0", "1", "2"] #', "panels.../diverse", "not of letters"),
+    "doctor who is not behind the endpoint": ("[lora]", ENDPOINT, "panels.diverse", "name three of a"),
+    "no limit of tokens": ("[lora]", ENDPOINT.replace("max_tokens = 300", "top_p = 1"), "endpoint.models.a", "give max_tokens"),
+    "n of its own": ("[lora]", ENDPOINT.replace("max_tokens = 300", "max_tokens = 300, n = 3"), "endpoint.models.a", "none of api_key"),
+    "key in the sampling": ("[lora]", ENDPOINT.replace("temperature = 1.0", 'api_key = "k"'), "endpoint.models.a", "none of api_key"),
+    "no concurrency": ("[lora]", ENDPOINT.replace("concurrency = 8", "concurrency = 0"), "endpoint.concurrency", "not above 0"),
+    "no price": ("[lora]", ENDPOINT.replace("input_dollars", "# "), "endpoint.models.a.input_dollars", "is missing"),
+    "dial beyond 1": ("[lora]", SIMULATED.replace("0.7", "1.7"), "simulated.accuracy", "not from 0 to 1"),
     "unknown dtype": ("dtype = ", 'dtype = "int3" #', "dtype", "'int3'"),
     "negative seed": ("seed = 0", "seed = -1", "seed", "below 0"),
     "negative number of cases": ("eval_cases = 0", "eval_cases = -5", "eval_cases", "below 0"),

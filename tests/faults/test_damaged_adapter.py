@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from mmedlite.local_specialists import LocalSpecialists
 from mmedlite.models import load_adapter, load_policy
 from mmedlite.profiles import InputError
-from mmedlite.specialists import LocalSpecialists
-from tests.small import base, checkpoint, policy, specialists
+from tests.small import PANELS, base, checkpoint, policy, specialists
 
 NAME = "adapter_model.safetensors"
 Damage = Callable[[Path], None]
@@ -99,10 +99,10 @@ def test_missing_checkpoint(tmp_path: Path) -> None:
 def test_damaged_specialist_is_told_at_once(damage: Damage, tmp_path: Path) -> None:
     """When the folder is opened, which a run does first, and not at the first question, after triage was trained."""
     folder = specialists(tmp_path / "specialists")
-    assert len(LocalSpecialists(folder).revision) == 64
+    assert len(LocalSpecialists(folder, PANELS).form.models["*"]["revision"]) == 64
     damage(folder / "adapters" / "Radiologist-0" / NAME)
     with pytest.raises(InputError) as caught:
-        LocalSpecialists(folder)
+        LocalSpecialists(folder, PANELS)
     assert str(folder / "adapters" / "Radiologist-0" / NAME) in str(caught.value) and "Fix: " in str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_changed_specialists_are_told_by_their_hash(damage: Damage, tmp_path: Pa
     folder = specialists(tmp_path / "specialists")
     damage(folder / "adapters" / "Radiologist-0" / NAME)
     with pytest.raises(InputError, match=r"not those of revision\.json \(.*specialists\)\. Fix: "):
-        LocalSpecialists(folder)
+        LocalSpecialists(folder, PANELS)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", json.dumps({"rev": 1})])
@@ -121,4 +121,4 @@ def test_no_revision(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (folder / "revision.json").write_text(content)
     with pytest.raises(InputError, match=r"revision\.json.*Fix: "):
-        LocalSpecialists(folder)
+        LocalSpecialists(folder, PANELS)

@@ -36,7 +36,7 @@ def test_direct_dependencies_are_locked_within_their_ranges(root: Path) -> None:
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lock = {canonicalize_name(name): version for name, version in read_lock(root).items()}
     extras = project["optional-dependencies"]
-    for line in [*project["dependencies"], *extras["api"], *extras["dev"], "setuptools>=77"]:
+    for line in [*project["dependencies"], *extras["dev"], "setuptools>=77"]:
         need = Requirement(line)
         assert canonicalize_name(need.name) in lock, f"{need.name} is not in requirements.lock"
         assert need.specifier.contains(lock[canonicalize_name(need.name)]), f"{need} against {lock[need.name]}"
@@ -47,7 +47,7 @@ def test_lock_is_complete_and_holds_nothing_else(root: Path) -> None:
     lock = {canonicalize_name(name) for name in read_lock(root)}
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    todo = [Requirement(line) for line in [*project["dependencies"], *extras["api"], *extras["dev"], "setuptools"]]
+    todo = [Requirement(line) for line in [*project["dependencies"], *extras["dev"], "setuptools"]]
     seen: set[tuple[str, str]] = set()
     while todo:
         need = todo.pop()

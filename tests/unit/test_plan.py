@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from mmedlite import cli, grpo, plan
+from mmedlite.local_specialists import LocalSpecialists
 from mmedlite.plan import Plan, Timing, timed, told
 from mmedlite.profiles import InputError
 from mmedlite.run import Run
-from mmedlite.specialists import LocalSpecialists
 from tests.small import PROFILE, SETTINGS, chance, checkpoint, policy, processor, profile, rows, specialists, table
 
 
@@ -106,13 +106,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
               ("specialists = ", f'specialists = "{specialists(tmp_path / "specialists").as_posix()}" #')]  # fmt: skip
     policy().save_pretrained(tmp_path / "reference" / "adapters" / "triage")
 
-    def answers(self: Any, table: Any, asks: Sequence[Any]) -> list[str]:
-        draws = [zlib.crc32(f"{a.case.case_id} {a.adapter} {a.sample_index}".encode()) for a in asks]
+    def answers(self: Any, adapter: str, table: Any, asks: Sequence[Any], seed: int) -> list[str]:
+        draws = [zlib.crc32(f"{a.case.case_id} {adapter} {a.sample_index}".encode()) for a in asks]
         return [f"<answer>{a.case.options[d % len(a.case.options)]}</answer>" for a, d in zip(asks, draws, strict=True)]
 
     monkeypatch.setattr(Run, "reference", tmp_path / "reference")
     monkeypatch.setattr(Run, "opinions", tmp_path / "shipped")
-    monkeypatch.setattr(LocalSpecialists, "answer", answers)
+    monkeypatch.setattr(LocalSpecialists, "generate", answers)
     monkeypatch.setattr(plan, "Run", lambda folder, name: Run(folder, name, tmp_path / "clinic"))
     monkeypatch.setattr(plan, "side_by_side", lambda run, steps: [step(run, name) for step, name in steps])
     return profile(tmp_path, *models)

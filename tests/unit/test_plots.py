@@ -21,7 +21,7 @@ DRAWINGS: dict[str, Any] = {
     "trust_plane": lambda: plots.trust_plane(POINTS, CURVE),
     "trust_plane_bare": lambda: plots.trust_plane(POINTS),
     "policy_path": lambda: plots.policy_path(POINTS, CURVE),
-    "effective_doctors": lambda: plots.effective_doctors({"diverse": 0.2, "same": 1.0}),
+    "effective_doctors": lambda: plots.effective_doctors({"diverse": 0.2, "same": 1.0}, [0.0, 0.5]),
     "consultation_matrix": lambda: plots.consultation_matrix(np.eye(7) * 0.2 + 0.6, [0, 1, 2, 3, 4, 5, 5]),
     "buckets": lambda: plots.buckets_vs_redraw([[80, 20, 0], [10, 30, 10], [0, 15, 5]]),
     "forest": lambda: plots.paired_differences(
@@ -75,7 +75,7 @@ def test_alt_texts_follow_the_data() -> None:
     assert "trained (0.90, 0.50), +0.30 from the bias curve" in DRAWINGS["trust_plane"]()[1]
     assert "far left (0.20, 0.90)." in DRAWINGS["trust_plane"]()[1]  # no height where the curve does not reach
     assert "vote" in DRAWINGS["policy_path"]()[1].split("trained")[0]
-    assert "diverse: correlation 0.20, worth 2.14" in DRAWINGS["effective_doctors"]()[1]
+    assert all(s in DRAWINGS["effective_doctors"]()[1] for s in ("diverse: correlation 0.20, worth 2.14", "2 simulated as circles"))
     matrix = DRAWINGS["consultation_matrix"]()[1]
     assert "0.80 on the diagonal, 0.60 off" in matrix and "+0.20" in matrix and "6 of 7" in matrix
     assert "of 20 hard cases 25% stay hard" in DRAWINGS["buckets"]()[1]

@@ -16,7 +16,7 @@ PROFILES = sorted(path.stem for path in (ROOT / "mmedlite" / "profiles").glob("*
 @pytest.mark.parametrize("name", PROFILES)
 def test_shipped_profiles_can_be_read(name: str) -> None:
     loaded = load_profile(name)
-    assert loaded.name == name and loaded.panels == ("diverse", "paper_like")
+    assert loaded.name == name and [*loaded.panels] == ["diverse", "paper_like"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         loaded.seed = 3  # type: ignore[misc]
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmedlite import pipeline, provenance
+from mmedlite import cli, pipeline, provenance
 from mmedlite import run as run_module
+from mmedlite.asks import Ask
 from mmedlite.cases import CaseTable
+from mmedlite.local_specialists import LocalSpecialists
+from mmedlite.opinions import MissingOpinion
 from mmedlite.profiles import InputError, Stage
 from mmedlite.provenance import code_sha256, no_nan
 from mmedlite.run import Run, open_run
 from mmedlite.run_folder import OtherRun
-from mmedlite.specialists import Ask, LocalSpecialists
-from mmedlite.store import MissingOpinion, OpinionStore
+from mmedlite.store import OpinionStore
+from mmedlite.store_tools import export
 from tests.small import adapter, chance, checkpoint, policy, profile, same, specialists, table
 
 
@@ -36,9 +39,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def hashed_answers(self: LocalSpecialists, table: CaseTable, asks: Sequence[Ask]) -> list[str]:
+def hashed_answers(self: LocalSpecialists, adapter: str, table: CaseTable, asks: Sequence[Ask], seed: int) -> list[str]:
     """Specialists that guess by a hash of the request."""
-    draws = [zlib.crc32(f"{a.case.case_id} {a.adapter} {a.sample_index}".encode()) for a in asks]
+    draws = [zlib.crc32(f"{a.case.case_id} {adapter} {a.sample_index}".encode()) for a in asks]
     return [f"<answer>{a.case.options[d % len(a.case.options)]}</answer>" for a, d in zip(asks, draws, strict=True)]
 
 
@@ -47,7 +50,7 @@ def run(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run of that world, with an empty reference run; its triage sends everyone to the first department it may."""
     monkeypatch.setattr(Run, "reference", tmp_path / "reference")
     monkeypatch.setattr(Run, "opinions", tmp_path / "shipped")
-    monkeypatch.setattr(LocalSpecialists, "answer", hashed_answers)
+    monkeypatch.setattr(LocalSpecialists, "generate", hashed_answers)
     policy().save_pretrained(tmp_path / "reference" / "adapters" / "triage")
     return Run(tmp_path / "run", str(world / "profile.toml"), world / "clinic")
 
@@ -71,7 +74,7 @@ def test_run_json_says_what_the_numbers_come_from(run: Run) -> None:
     told = json.loads((run.folder / "run.json").read_text())
     assert told["profile"] == "small" and told["seed"] == 0 and told["cases_sha256"] == run.table.sha256
     assert told["config_sha256"] == run.profile.sha256() and told["code"] == code_sha256()
-    assert told["specialists"] == run.specialists.revision
+    assert told["specialists"] == no_nan(asdict(run.specialists.form)) and told["specialists"]["panels"]["paper_like"] == ["0", "0", "0"]
 
 
 def test_a_seed_of_its_own(run: Run) -> None:
@@ -220,11 +223,21 @@ def test_panels_are_asked_once_and_shared(run: Run) -> None:
 
 def test_shipped_opinions_are_found(run: Run, tmp_path: Path) -> None:
     first = run.panel("test", "diverse")
-    run.store.pack(tmp_path / "shipped" / "opinions.parquet")
+    export(run.store, tmp_path / "shipped")
     shutil.rmtree(run.folder / "opinions")
     other = again(run, replay=True)
     assert np.array_equal(other.panel("test", "diverse"), first) and other.asked == 0
     assert not (run.folder / "opinions").exists()
+
+
+def test_a_dry_run_asks_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both panels of all 29 cases, three answers each; sample 0 is the same question in both."""
+    run.panel("test", "diverse")
+    profile = str(Path(run.profile.policy).parent / "profile.toml")
+    words = ["run", "--profile", profile, "--cases", str(run.table.path.parent), "--out", str(run.folder), "--dry-run"]
+    assert cli.main(words) == 0
+    assert "174 answers wanted, 127 not stored; asking is free" in capsys.readouterr().out
+    assert len(OpinionStore(run.folder / "opinions")) == 18 and "triage" not in run.results()
 
 
 def test_replay_raises_on_a_miss(run: Run) -> None:

@@ -20,12 +20,15 @@ from mmedlite.cases import SPLITS
 from mmedlite.profiles import ROOT, InputError
 from mmedlite.side_by_side import side_by_side
 
+PANELS = {"a": ("0", "1", "2"), "b": ("0", "0", "0")}
+WORLD = {"panels": PANELS, "specialists": ROOT / "artifacts" / "specialists", "endpoint": None, "simulated": None}
+
 
 class Stub:
     """What a step may ask of a run."""
 
     def __init__(self) -> None:
-        self.profile, self.settled = SimpleNamespace(panels=("a", "b"), specialists=ROOT / "artifacts" / "specialists"), []
+        self.profile, self.settled = SimpleNamespace(**WORLD), []
         self.specialists = SimpleNamespace(_model=lambda: None)  # loaded: cannot be sent to another process
 
     def cases(self, split: str) -> list[str]:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from mmedlite.asks import Ask, Form, Reply
 from mmedlite.cases import Case, CaseTable
-from mmedlite.profiles import DEPARTMENTS
-from mmedlite.specialists import PANELS, Ask, LocalSpecialists, _request, fetch, panel_options
-from mmedlite.store import COLUMNS, MissingOpinion, OpinionStore, request_key
-from tests.small import specialists, table
+from mmedlite.curriculum import BUCKETS
+from mmedlite.evaluation import bucket_report
+from mmedlite.local_specialists import LocalSpecialists
+from mmedlite.opinions import COLUMNS, MissingOpinion, request_key
+from mmedlite.profiles import DEPARTMENTS, InputError
+from mmedlite.simulated import SimulatedSpecialists
+from mmedlite.specialists import Unanswered, fetch, panel_asks, panel_options
+from mmedlite.store import OpinionStore
+from mmedlite.widgets import bucket_shares
+from tests.small import PANELS, specialists, table
+from tests.stored import full_disk
 
 OPTIONS = ("nodule", "mass", "cyst", "normal")
 CASES = [
@@ -26,25 +35,36 @@ CASES = [
 TABLE = CaseTable(Path("cases.parquet"), CASES)
 
 
-class Fake:
-    """Stands in for :class:`LocalSpecialists`: answers by adapter and sample, and notes what it was asked."""
 
-    revision = "r1"
+
+def form(revision: str = "r1") -> Form:
+    return Form("local", PANELS, {"*": {"revision": revision, "sampling": {"temperature": 1.0, "max_tokens": 20}}})
+
+
+class Fake:
+    """Stands in for the local specialists: answers by doctor and sample, and notes what it was asked."""
 
     def __init__(self) -> None:
-        self.batches: list[list[Ask]] = []
+        self.form, self.asked = form(), list[Ask]()
 
-    def answer(self, table: CaseTable, asks: Sequence[Ask]) -> list[str]:
-        assert len({a.adapter for a in asks}) == 1
-        self.batches.append(list(asks))
-        return ["I cannot say." if a.case.case_id == "c-4" else f"<answer>{OPTIONS[(a.sample_index + a.doctor) % 4]}</answer>" for a in asks]
+    def estimate(self, asks: Sequence[Ask]) -> None:
+        return None
 
+    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Iterator[list[tuple[Ask, Reply]]]:
+        self.asked += asks
+        yield [(a, self.reply(a)) for a in asks]
 
-STAND_IN: Any = Fake()
+    def reply(self, ask: Ask) -> Reply:
+        doctor = int(self.form.doctor(ask))
+        return Reply("I cannot say." if ask.case.case_id == "c-4" else f"<answer>{OPTIONS[(ask.sample_index + doctor) % 4]}</answer>")
 
 
 def options(fake: Any, store: OpinionStore, panel: str = "diverse", **more: Any) -> tuple[np.ndarray, int]:
     return panel_options(CASES, ["Oncologist"] * 4 + ["Surgeon"], panel, TABLE, store, fake, **more)
+
+
+def models(fake: Fake) -> set[str]:
+    return {fake.form.model(a) for a in fake.asked}
 
 
 @pytest.mark.parametrize(
@@ -53,9 +73,22 @@ def options(fake: Any, store: OpinionStore, panel: str = "diverse", **more: Any)
 )
 def test_who_answers_and_what_he_sees(panel: str, index: int, doctor: int, view: int) -> None:
     ask = Ask(CASES[0], "Surgeon", panel, index)
-    assert (ask.doctor, ask.view, ask.adapter) == (doctor, view, f"Surgeon-{doctor}")
+    assert (form().doctor(ask), form().view(ask), form().model(ask)) == (str(doctor), view, f"Surgeon-{doctor}")
     single = replace(CASES[0], images=("0",), image_sha256s=("0",))
-    assert Ask(single, "Surgeon", panel, index).view == 0
+    assert form().view(replace(ask, case=single)) == 0
+
+
+def test_a_mixed_panel_is_one_line(tmp_path: Path) -> None:
+    """Two answers of A and one of B, of models behind an endpoint; each is asked with its own sampling and the case's own picture."""
+    both = {"a": {"revision": None, "sampling": {"max_tokens": 9}}, "b": {"revision": "7", "sampling": {"max_tokens": 5, "top_p": 0.9}}}
+    mixed = Form("endpoint", {"mixed": ("a", "a", "b")}, both, longest_side=512)
+    requests = [mixed.request(a) for a in panel_asks(CASES[:1], ["Surgeon"], "mixed")]
+    assert [r["model"] for r in requests] == ["a", "a", "b"] and [r["revision"] for r in requests] == [None, None, "7"]
+    assert [r["sampling"] for r in requests] == [{"max_tokens": 9, "seed": 0}, {"max_tokens": 9, "seed": 1},
+                                                 {"max_tokens": 5, "top_p": 0.9, "seed": 2}]  # fmt: skip
+    assert {r["messages"][0]["content"][0]["sha256"] for r in requests} == {"00"}
+    assert "512" in requests[0]["image_rule"]
+    assert request_key(requests[0]) != request_key(replace(mixed, longest_side=256).request(panel_asks(CASES[:1], ["Surgeon"], "mixed")[0]))
 
 
 ASK = Ask(CASES[0], "Surgeon", "diverse", 0)
@@ -71,13 +104,14 @@ ASK = Ask(CASES[0], "Surgeon", "diverse", 0)
     ],
 )  # fmt: skip
 def test_every_part_of_a_question_changes_the_key(other: tuple[Ask, str]) -> None:
-    assert request_key(_request(*other)) != request_key(_request(ASK, "r1"))
+    assert request_key(form(other[1]).request(other[0])) != request_key(form().request(ASK))
 
 
 def test_what_does_not_decide_an_answer_is_not_in_the_key() -> None:
-    """Neither the right answer nor the name of the case, nor the attending's own picture."""
+    """Neither the right answer nor the name of the case, nor the attending's own picture, nor the panel's name."""
     same = replace(CASES[0], case_id="other", answer=3, image_sha256s=("x", *CASES[0].image_sha256s[1:]))
-    assert request_key(_request(replace(ASK, case=same), "r1")) == request_key(_request(ASK, "r1"))
+    for ask in (replace(ASK, case=same), replace(ASK, panel="paper_like")):
+        assert request_key(form().request(ask)) == request_key(form().request(ASK))
 
 
 def test_panel_is_asked_once(tmp_path: Path) -> None:
@@ -87,14 +121,14 @@ def test_panel_is_asked_once(tmp_path: Path) -> None:
     assert first.tolist() == [[0, 2, 0]] * 4 + [[-1] * 3]  # sample + doctor, modulo 4; no answer is -1
     again, asked = options(fake, OpinionStore(tmp_path))
     assert asked == 0 and np.array_equal(first, again)
-    assert {a.adapter for batch in fake.batches for a in batch} == {f"{d}-{i}" for d in ("Oncologist", "Surgeon") for i in range(3)}
+    assert models(fake) == {f"{d}-{i}" for d in ("Oncologist", "Surgeon") for i in range(3)}
 
 
 def test_paper_like_panel_asks_one_doctor_three_times(tmp_path: Path) -> None:
     fake = Fake()
     found, asked = options(fake, OpinionStore(tmp_path), "paper_like")
     assert asked == 15 and found[0].tolist() == [0, 1, 2]
-    assert {a.adapter for batch in fake.batches for a in batch} == {"Oncologist-0", "Surgeon-0"}
+    assert models(fake) == {"Oncologist-0", "Surgeon-0"}
 
 
 def test_redraw_takes_three_other_samples(tmp_path: Path) -> None:
@@ -102,7 +136,7 @@ def test_redraw_takes_three_other_samples(tmp_path: Path) -> None:
     options(fake, store)
     found, asked = options(fake, store, redraw=True)
     assert asked == 15 and len(store) == 30 and found[0].tolist() == [3, 1, 3]
-    assert {a.sample_index for a in fake.batches[-1]} <= {3, 4, 5}
+    assert {a.sample_index for a in fake.asked[15:]} == {3, 4, 5}
 
 
 def test_panels_do_not_share_what_they_should_not(tmp_path: Path) -> None:
@@ -114,7 +148,7 @@ def test_panels_do_not_share_what_they_should_not(tmp_path: Path) -> None:
 
 def test_two_cases_that_ask_the_same_share_an_opinion(tmp_path: Path) -> None:
     twice = [CASES[0], replace(CASES[0], case_id="twin")]
-    found, asked = panel_options(twice, ["Surgeon"] * 2, "diverse", TABLE, OpinionStore(tmp_path), STAND_IN)
+    found, asked = panel_options(twice, ["Surgeon"] * 2, "diverse", TABLE, OpinionStore(tmp_path), Fake())
     assert asked == 3 and found[0].tolist() == found[1].tolist()
 
 
@@ -122,7 +156,7 @@ def test_replay_raises_on_a_miss_and_asks_nobody(tmp_path: Path) -> None:
     fake, store = Fake(), OpinionStore(tmp_path)
     with pytest.raises(MissingOpinion, match="15 opinions are not stored, the first for c-0"):
         options(fake, store, replay=True)
-    assert not fake.batches and len(store) == 0
+    assert not fake.asked and len(store) == 0
     options(fake, store)
     found, asked = options(Fake(), store, replay=True)
     assert asked == 0 and found.shape == (5, 3)
@@ -130,21 +164,53 @@ def test_replay_raises_on_a_miss_and_asks_nobody(tmp_path: Path) -> None:
 
 def test_a_stored_opinion_says_how_it_came_about(tmp_path: Path) -> None:
     asks = [Ask(CASES[0], "Surgeon", "diverse", 4), Ask(CASES[4], "Surgeon", "diverse", 1)]
-    (good, silent), _ = fetch(asks, TABLE, OpinionStore(tmp_path), STAND_IN)
+    (good, silent), _ = fetch(asks, TABLE, OpinionStore(tmp_path), Fake())
     assert set(good) == set(COLUMNS)
-    assert (good["case_id"], good["department"], good["panel"], good["model"]) == ("c-0", "Surgeon", "diverse", "Surgeon-1")
+    assert (good["case_id"], good["department"], good["panel"], good["request"]["model"]) == ("c-0", "Surgeon", "diverse", "Surgeon-1")
     assert good["response"] == "<answer>mass</answer>" and good["option"] == 1 and good["reason"] is None
     assert silent["option"] is None and silent["reason"]
-    assert request_key(json.loads(good["request"])) == good["key"]
-    assert json.loads((tmp_path / "asked.jsonl").read_text().splitlines()[0])["revision"] == "r1"
+    assert request_key(good["request"]) == good["key"]
+    assert json.loads((tmp_path / "answers-000.jsonl").read_text().splitlines()[0])["request"]["revision"] == "r1"
 
 
 def test_order_of_opinions_is_the_order_asked(tmp_path: Path) -> None:
     asks = [Ask(c, d, "diverse", i) for i in (2, 0, 1) for c in reversed(CASES) for d in ("Surgeon", "Oncologist")]
-    opinions, _ = fetch(asks, TABLE, OpinionStore(tmp_path), STAND_IN)
-    assert [(o["case_id"], o["department"], o["sample_index"]) for o in opinions] == [
-        (a.case.case_id, a.department, a.sample_index) for a in asks
-    ]
+    opinions, _ = fetch(asks, TABLE, OpinionStore(tmp_path), Fake())
+    found = [(o["case_id"], o["department"], o["request"]["sample_index"]) for o in opinions]
+    assert found == [(a.case.case_id, a.department, a.sample_index) for a in asks]
+
+
+class Faulty(Fake):
+    """Case c-1 is cut short, c-2 is withheld, c-3 says nothing, and c-0 does not get through."""
+
+    def reply(self, ask: Ask) -> Reply:
+        said = {"c-0": Reply("", None, "timeout", "no answer in 3 s"), "c-1": Reply("<answer>mass</answer> and", "length"),
+                "c-2": Reply("<answer>mass</answer>", "content_filter"), "c-3": Reply(" ")}  # fmt: skip
+        return said.get(ask.case.case_id) or super().reply(ask)
+
+
+def test_failures_are_no_answers(tmp_path: Path) -> None:
+    """What the model answered so is kept and counts as no option; what did not get through is asked again."""
+    fake, store = Faulty(), OpinionStore(tmp_path)
+    with pytest.raises(Unanswered, match=r"3 of 15 questions got no answer \(3 x timeout\); the rest is stored .*Fix: run the same command"):
+        options(fake, store)
+    assert len(store) == 3 and all(row["case_id"] == "c-4" for row in store.values())
+    assert "timeout" not in (tmp_path / "answers-000.jsonl").read_text()
+    found, asked = options(Fake(), OpinionStore(tmp_path))
+    assert asked == 3 and found.tolist() == [[0, 2, 0], *[[-1] * 3] * 4]
+    reasons = {fetch([Ask(CASES[i], "Oncologist", "diverse", 0)], TABLE, store, fake)[0][0]["reason"] for i in (1, 2, 3)}
+    assert reasons == {"truncated", "content_filter", "empty"}
+
+
+def test_answers_that_a_full_disk_refused_are_written_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, store = Fake(), OpinionStore(tmp_path)
+    with monkeypatch.context() as full:
+        full_disk(full, 500)
+        with pytest.raises(InputError, match="No space left on device"):
+            options(fake, store)
+    assert len(OpinionStore(tmp_path)) == 0
+    found, asked = options(fake, store)
+    assert asked == 0 and len(fake.asked) == 15 == len(OpinionStore(tmp_path)) and found[0].tolist() == [0, 2, 0]
 
 
 def test_local_specialists_answer_alike_each_time(tmp_path: Path) -> None:
@@ -152,16 +218,33 @@ def test_local_specialists_answer_alike_each_time(tmp_path: Path) -> None:
     clinic = table(tmp_path / "clinic")
     folder = specialists(tmp_path / "specialists", ["Surgeon-0", "Surgeon-1"])
     asks = [Ask(c, "Surgeon", "diverse", 0) for c in clinic.cases[:4]]
-    first, again = LocalSpecialists(folder), LocalSpecialists(folder)
-    texts = first.answer(clinic, asks)
-    assert len(texts) == 4 and texts == again.answer(clinic, asks)
-    other = first.answer(clinic, [replace(a, sample_index=1) for a in asks])
-    assert other != texts and first.answer(clinic, asks) == texts
-    assert len(first.revision) == 64
+    first, again = LocalSpecialists(folder, PANELS), LocalSpecialists(folder, PANELS)
+
+    def texts(source: LocalSpecialists, asks: Sequence[Ask]) -> list[str]:
+        return [r.text for part in source.answers(clinic, asks) for _, r in part]
+
+    said = texts(first, asks)
+    assert len(said) == 4 and said == texts(again, asks)
+    other = texts(first, [replace(a, sample_index=1) for a in asks])
+    assert other != said and texts(first, asks) == said
+    assert len(first.form.models["*"]["revision"]) == 64
 
 
-def test_panels_are_named_as_everywhere() -> None:
-    assert PANELS == ("diverse", "paper_like")
+@pytest.mark.parametrize(("accuracy", "rho", "corrupted"), [(0.7, 0.0, 0.0), (0.7, 0.5, 0.0), (0.6, 1.0, 0.0), (0.8, 0.3, 0.5)])
+def test_dials_of_the_simulated_panel(tmp_path: Path, accuracy: float, rho: float, corrupted: float) -> None:
+    """4,000 cases: accuracy and correlation of errors are those that were set; corruption makes a right answer wrong."""
+    many = [replace(CASES[0], case_id=f"case-{i}", answer=i % 4, image_sha256s=(f"{i}",)) for i in range(4000)]
+    source, store = SimulatedSpecialists(["dialled"], accuracy, rho, corrupted), OpinionStore(tmp_path)
+    found, asked = panel_options(many, ["Surgeon"] * 4000, "dialled", TABLE, store, source)
+    right = found == np.arange(4000)[:, None] % 4
+    assert asked == 12_000 and right.mean() == pytest.approx(accuracy * (1 - corrupted), abs=0.02)
+    rows = [{"case_id": c.case_id, "sample_index": i, "option": o} for c, v in zip(many, found, strict=True) for i, o in enumerate(v)]
+    report = bucket_report(pd.DataFrame(rows), {c.case_id: c.answer for c in many})
+    if not corrupted:
+        assert report["rho"] == pytest.approx(rho, abs=0.04)
+        assert {b: report[b] for b in BUCKETS} == pytest.approx(bucket_shares(accuracy, rho), abs=0.02)
+    redrawn, _ = panel_options(many[:200], ["Surgeon"] * 200, "dialled", TABLE, store, source, redraw=True)
+    assert (redrawn != found[:200]).any() and len(np.unique(found)) == 4
 
 
 # ---- the shipped specialists
@@ -169,6 +252,6 @@ def test_panels_are_named_as_everywhere() -> None:
 
 def test_shipped_specialists(root: Path) -> None:
     """Three adapters a department, small ones, and weights that are those of the revision."""
-    shipped = LocalSpecialists(root / "artifacts" / "specialists")
+    shipped = LocalSpecialists(root / "artifacts" / "specialists", PANELS)
     assert {p.name for p in (shipped.folder / "adapters").iterdir()} == {f"{d}-{i}" for d in DEPARTMENTS for i in range(3)}
     assert all(f.stat().st_size <= 200_000 for f in shipped.folder.glob("adapters/*/*.safetensors"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ from PIL import Image
 from mmedlite import cli
 from mmedlite import verify as v
 from mmedlite.answers import parse_strict
+from mmedlite.asks import Ask, Form
 from mmedlite.cases import Case, CaseTable, TableWriter, read_table
 from mmedlite.evaluation import result_row
+from mmedlite.opinions import COLUMNS, from_line, request_key, to_line
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import PICKERS
 from mmedlite.run_folder import RunFolder
-from mmedlite.specialists import Ask, _request
-from mmedlite.store import OpinionStore, request_key
+from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
+from tests.small import PANELS
 
 FACTS = dict.fromkeys(("code", "config", "cases"), "0" * 64)
 ROWS = "results/diverse/test/trained.parquet"
@@ -55,13 +58,17 @@ def votes_on(case: Case) -> list[int]:
     return [0, 0, 0 if i < 4 or i > 6 else 1]
 
 
+def form(revision: str) -> Form:
+    return Form("local", PANELS, {"*": {"revision": revision, "sampling": {"temperature": 1.0}}})
+
+
 def opinions_on(table: CaseTable, revision: str) -> list[dict[str, Any]]:
     """What the Radiologist's three specialists said; c9 asks what c8 asks, so the answers to c8 are its own."""
     asks = [(Ask(case, "Radiologist", "diverse", i), o) for case in list(table)[:-1] for i, o in enumerate(votes_on(case))]
     return [
-        {"key": request_key(request := _request(ask, revision)), "request": json.dumps(request), "case_id": ask.case.case_id,
-         "department": ask.department, "panel": ask.panel, "sample_index": ask.sample_index, "revision": revision, "model": ask.adapter,
-         "response": f"<answer>{ask.case.options[o]}</answer>", "option": o} for ask, o in asks
+        {**dict.fromkeys(COLUMNS), "key": request_key(request := form(revision).request(ask)), "request": request, "case_id": ask.case.case_id,
+         "department": ask.department, "panel": ask.panel, "response": f"<answer>{ask.case.options[o]}</answer>", "option": o}
+        for ask, o in asks
     ]  # fmt: skip
 
 
@@ -84,7 +91,7 @@ def rows_of(cases: list[Case], system: str) -> pd.DataFrame:
 def run(tmp_path: Path, table: CaseTable) -> Path:
     """A run folder with rows, opinions and checks, the numbers counted from them, and a manifest."""
     this = RunFolder(tmp_path / "run", {"seed": 0, "code": code_sha256(), "cases_sha256": table.sha256})
-    this.save_json("run.json", {"specialists": "r1"})
+    this.save_json("run.json", {"specialists": asdict(form("r1"))})
     test = table.split("test")
     for system in LIVE:
         this.keep(rows_of(test, system), f"diverse/test/{system}")
@@ -129,7 +136,7 @@ def test_sound_run_has_no_problem(run: Path, table: CaseTable) -> None:
 def test_manifest_holds_hashes_and_origin(run: Path) -> None:
     content = json.loads((run / "manifest.json").read_text())
     assert content["made_from"] == FACTS
-    assert {"adapter.safetensors", "opinions/asked.jsonl", ROWS, "routes/train.json"} <= content["files"].keys()
+    assert {"adapter.safetensors", "opinions/answers-000.jsonl", ROWS, "routes/train.json"} <= content["files"].keys()
     assert not {"results.json", "checks.jsonl", "manifest.json"} & content["files"].keys()  # counted again, or still growing
     assert content["files"]["adapter.safetensors"] == v.sha256(run / "adapter.safetensors")
     assert len(v.sha256(run / "adapter.safetensors")) == 64
@@ -195,17 +202,31 @@ def test_another_case_table_is_told(run: Path, table: CaseTable) -> None:
     assert problems == [f"results.json, cases_sha256: {'f' * 64}, counted again {table.sha256}"]
 
 
-@pytest.mark.parametrize("name", ["checks.jsonl", "results/triage.parquet", "results/diverse/test/trained.parquet", "opinions/asked.jsonl"])
+@pytest.mark.parametrize("name", ["checks.jsonl", "results/triage.parquet", ROWS, "opinions/answers-000.jsonl"])
 def test_numbers_whose_rows_are_gone_are_not_believed(run: Path, table: CaseTable, name: str) -> None:
     (run / name).unlink()
     v.write_manifest(run)
     assert any(p.startswith("results.json") for p in v.verify(run, table))
 
 
-def test_an_opinion_that_says_something_else_is_found(run: Path, table: CaseTable) -> None:
-    file = run / "opinions" / "asked.jsonl"
+def forge_opinions(run: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
+    """Change the first two opinions and seal them anew, as only a forger would."""
+    file = run / "opinions" / "answers-000.jsonl"
+    rows = [from_line(line) for line in file.read_bytes().splitlines()]
+    change(rows[0], rows[1])
+    file.write_bytes(b"".join(map(to_line, rows)))
+    v.write_manifest(run)
+
+
+def test_an_opinion_edited_by_hand_is_found(run: Path, table: CaseTable) -> None:
+    file = run / "opinions" / "answers-000.jsonl"
     file.write_text(file.read_text().replace("<answer>yes", "<answer>no", 1))
     v.write_manifest(run)
+    assert any("the line was changed after it was written" in p and "line 1" in p for p in v.verify(run, table))
+
+
+def test_an_opinion_that_says_something_else_is_found(run: Path, table: CaseTable) -> None:
+    forge_opinions(run, lambda first, second: first.update(response="<answer>no</answer>"))
     assert v.verify(run, table) == ["opinions, opinion 1 (c0, Radiologist-0): the response says option 1, the row says 0"]
 
 
@@ -329,15 +350,12 @@ def test_opinions_of_other_specialists_are_no_panel(run: Path, table: CaseTable)
     OpinionStore(run / "opinions").add({**row, "option": 1, "response": "<answer>no</answer>"} for row in opinions_on(table, "r0"))
     v.write_manifest(run)
     assert v.verify(run, table) == []
-    (run / "run.json").write_text('{"specialists": "r0"}')
+    (run / "run.json").write_text(json.dumps({"specialists": asdict(form("r0"))}))
     assert any("by the panel it is" in p for p in v.verify(run, table))
 
 
 def test_an_opinion_under_the_key_of_another_is_found(run: Path, table: CaseTable) -> None:
-    file = run / "opinions" / "asked.jsonl"
-    first, second = (json.loads(line)["key"] for line in file.read_text().splitlines()[:2])
-    file.write_text(file.read_text().replace(first, "x").replace(second, first).replace('"x"', f'"{second}"'))
-    v.write_manifest(run)
+    forge_opinions(run, lambda first, second: first.update(key=second["key"]) or second.update(key="0" * 64))
     assert "opinions, opinion 1 (c0, Radiologist-0): the key is not the hash of the request" in v.verify(run, table)
 
 
