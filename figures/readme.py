@@ -75,6 +75,31 @@ def _engine(data: Path) -> list[str]:
     return lines
 
 
+def _store(data: Path) -> list[str]:
+    """How fast and how safe the store of answers is."""
+    files = [data / f"store_{name}.json" for name in ("speed", "fill")]
+    if not all(file.exists() for file in files):
+        return ["\nThe store of answers: not measured yet (`python -m figures.store_speed`, `python -m figures.store_fill`)."]
+    speed, fill = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+    put, get, lines, whole = speed["put"], speed["get"]["us"], speed["open"]["filled"], fill["fill"]
+    peer = f"{get['diskcache']:.0f} us with diskcache" if "diskcache" in get else f"{get['dict']:.0f} us with a dict of JSON text"
+    kills, faults = fill["kills"], fill["faults"]
+    return [
+        "\n## The store of answers\n",
+        "| what | measured |", "|---|---|",
+        f"| durable put of a 1.6 KB answer | {put['ms']['ours']:.2f} ms, {put['ratio']:.2f} times a plain line with fsync (n {put['n']}) |",
+        f"| in batches | {put['ms']['batch']:.3f} ms an answer |",
+        f"| get from a loaded store | {get['ours']:.0f} us; {peer} |",
+        f"| open {speed['open']['answers']:,} answers | {lines['s']:.2f} s, {lines['mib']:.0f} MiB |",
+        f"| fill {whole['answers']:,} answers at {whole['latency_s']:g} s each, {whole['concurrency']} at once | {whole['s']:.1f} s, "
+        f"{whole['share']:.0%} of the ideal's pace (n {whole['n']}) |",
+        f"| SIGKILL at {kills['n']} random moments of a fill | {kills['acknowledged']:,} answers told, {kills['lost']} lost, "
+        f"{kills['asked_twice']} asked twice, {kills['torn_taken']} torn lines accepted |",
+        f"| a server with {sum(faults['faults'].values()) / faults['requests']:.0%} faults | {faults['arrived']:,} of {faults['answers']:,} "
+        f"answers arrived, {faults['faulty_stored']} faulty ones stored, budget exceeded {faults['exceeded']} times |",
+    ]  # fmt: skip
+
+
 def block() -> str:
     """The results as Markdown."""
     results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
@@ -123,7 +148,7 @@ def block() -> str:
             f"{found['warm_start']['steps']} supervised steps and {found['grpo']['steps']} of GRPO; colour histogram "
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
-    lines += _engine(ROOT / "figures" / "data")
+    lines += _engine(ROOT / "figures" / "data") + _store(ROOT / "figures" / "data")
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -109,7 +109,7 @@ class Specialists(Protocol):
 
     form: Form
 
-    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Iterator[list[tuple[Ask, Reply]]]:
+    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Generator[list[tuple[Ask, Reply]], None, None]:
         """The replies to ``asks``, in parts, as they come; what has been yielded may be stored at once."""
 
     def estimate(self, asks: Sequence[Ask]) -> Estimate | None:

@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
 def dry_run(this: Any) -> int:
     """Tell what the panels of a run would ask and what it would cost, by the routes known now; nothing is asked."""
     from mmedlite.cases import SPLITS
-    from mmedlite.specialists import missing, panel_asks, told
+    from mmedlite.specialists import by_key, missing, panel_asks, told
 
     asks = [a for p in this.profile.panels for s in SPLITS if this.cases(s) for a in panel_asks(this.cases(s), this.routes(s), p)]
-    wanted = list(missing(asks, this.store, this.specialists.form).values())
+    wanted = list(missing(by_key(asks, this.specialists.form), this.store).values())
     estimate = this.specialists.estimate(wanted)
     print(f"{len(asks):,} answers wanted, {len(wanted):,} not stored; {told(estimate) if estimate else 'asking is free'}")
     return 0

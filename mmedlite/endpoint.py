@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -101,7 +101,7 @@ class EndpointSpecialists:
         seconds = len(asks) * TYPICAL_S / self.endpoint.concurrency
         return Estimate(total.requests, total.tokens - written, written, total.dollars, seconds)
 
-    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Iterator[list[tuple[Ask, Reply]]]:
+    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Generator[list[tuple[Ask, Reply]], None, None]:
         """Replies as they come. What is under way is waited for, and yielded, when the budget is reached or Ctrl-C is pressed.
 
         Raises:
@@ -117,8 +117,12 @@ class EndpointSpecialists:
                 while not stop and len(running) < 2 * self.endpoint.concurrency and (ask := next(left, None)):
                     running[future := pool.submit(self._answer, table, ask)] = ask  # half of them wait, so that no worker does
                     future.add_done_callback(ready.put)
-                if done:
-                    yield done  # behind the new questions, so that storing these costs no time
+                try:
+                    if done:
+                        yield done  # behind the new questions, so that storing these costs no time
+                except InputError as unstored:  # they could not be stored: the rest is not asked, what is under way is waited for
+                    stop.append(unstored)
+                    self._stop.set()
                 if not running:
                     break
                 done = []
@@ -126,8 +130,6 @@ class EndpointSpecialists:
                 time.sleep(GATHER_S)
                 for future in [one, *(ready.get() for _ in range(ready.qsize()))]:
                     ask = running.pop(future)
-                    if future.cancelled():
-                        continue
                     if (error := future.exception()) is not None:
                         stop.append(error)
                         continue
@@ -142,8 +144,6 @@ class EndpointSpecialists:
                         stop.append(InputError(what, "OPENAI_BASE_URL", "see what it says, check address and network; nothing was lost"))
                 if stop:
                     self._stop.set()
-                    for future in running:
-                        future.cancel()  # those that no worker has begun
         if stop:
             raise next((e for e in stop if not isinstance(e, BudgetReached)), stop[0])
 

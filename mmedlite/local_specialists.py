@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class LocalSpecialists:
         """Asking is free."""
         return None
 
-    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Iterator[list[tuple[Ask, Reply]]]:
+    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Generator[list[tuple[Ask, Reply]], None, None]:
         """Batches of one adapter each. A text that ends at the token limit is taken as it stands, as these answers have one sentence."""
         groups: dict[str, list[Ask]] = {}
         for ask in asks:

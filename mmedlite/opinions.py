@@ -68,6 +68,9 @@ def request_key(request: Mapping[str, Any]) -> str:
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
 
+_KNOWN = {*COLUMNS, "digest"}
+
+
 def _digest(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=8).hexdigest().encode()
 
@@ -75,8 +78,8 @@ def _digest(body: bytes) -> bytes:
 def _body(row: Mapping[str, Any]) -> bytes:
     """A row as JSON, its columns in the order of ``COLUMNS``, without its closing brace."""
     ordered = {name: SCHEMA if name == "schema" else row[name] for name in COLUMNS if name in row or name == "schema"}
-    if len(row) > len(ordered):
-        ordered |= {name: row[name] for name in sorted(row.keys() - {*COLUMNS, "digest"})}
+    if extra := row.keys() - _KNOWN:  # as the message of a failure
+        ordered |= {name: row[name] for name in sorted(extra)}
     return _to_json(ordered).encode(errors="backslashreplace")[:-1]  # half a surrogate pair becomes its JSON escape
 
 

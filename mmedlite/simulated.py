@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class SimulatedSpecialists:
         dials = {"accuracy": accuracy, "correlation": correlation, "corrupted": corrupted}
         self.form = Form("simulated", dict.fromkeys(panels, ("simulated",) * 3), {"*": {"revision": "1", "sampling": dials}})
 
-    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Iterator[list[tuple[Ask, Reply]]]:
+    def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Generator[list[tuple[Ask, Reply]], None, None]:
         """All answers at once; each is a function of case, department and sample index."""
         yield [(ask, Reply(f"<answer>{ask.case.options[self._option(ask)]}</answer>", served_model="simulated")) for ask in asks]
 

@@ -51,10 +51,14 @@ def open_specialists(profile: Profile) -> Specialists:
     return LocalSpecialists(profile.specialists, profile.panels)
 
 
-def missing(asks: Sequence[Ask], store: OpinionStore, form: Form) -> dict[str, Ask]:
-    """The asks, by key, that are neither answered nor finally refused; each once."""
-    found = {request_key(form.request(a)): a for a in asks}
-    return {k: a for k, a in found.items() if k not in store and (store.failure(k) or {}).get("reason") not in FINAL}
+def by_key(asks: Sequence[Ask], form: Form) -> dict[str, Ask]:
+    """The asks by the keys of their requests, each request once."""
+    return {request_key(form.request(a)): a for a in asks}
+
+
+def missing(wanted: Mapping[str, Ask], store: OpinionStore) -> dict[str, Ask]:
+    """Those of the asks by key that are neither answered nor finally refused."""
+    return {k: a for k, a in wanted.items() if k not in store and (store.failure(k) or {}).get("reason") not in FINAL}
 
 
 def fetch(
@@ -73,16 +77,16 @@ def fetch(
     """
     if any(store.unsaved.values()):  # for want of disk space, by an earlier call
         store.add([])
-    wanted = missing(asks, store, specialists.form)
+    keys = [request_key(specialists.form.request(a)) for a in asks]
+    wanted = missing(dict(zip(keys, asks, strict=True)), store)
     if wanted and replay:
         raise MissingOpinion(f"{len(wanted)} opinions are not stored, the first for {next(iter(wanted.values())).case.case_id}")
     asked = 0
     if wanted:
         with store.filling():
-            wanted = missing(asks, store, specialists.form)  # another process may have asked meanwhile
+            wanted = missing(wanted, store)  # another process may have asked meanwhile
             asked = len(wanted)
             _fill(wanted, table, store, specialists)
-    keys = [request_key(specialists.form.request(a)) for a in asks]
     return [store.get(k) or store.failure(k) or {} for k in keys], asked
 
 
@@ -94,12 +98,18 @@ def _fill(wanted: Mapping[str, Ask], table: CaseTable, store: OpinionStore, spec
             what = f"{free / 2**20:.0f} MiB are free, for {len(wanted)} answers of up to {ROOM // 1024} KiB; nothing was asked"
             raise InputError(what, str(store.folder), "free some disk space")
     with tqdm(total=len(wanted), desc="asking specialists", mininterval=2, disable=not wanted) as bar:
-        for part in specialists.answers(table, list(wanted.values())):
+        parts = specialists.answers(table, list(wanted.values()))
+        part = next(parts, None)
+        while part is not None:
             rows = [_row(keys[id(ask)], ask, reply, specialists.form) for ask, reply in part]
-            store.add([r for r in rows if "message" not in r])
-            store.add_failures([r for r in rows if "message" in r])
             failed.update(r["reason"] for r in rows if "message" in r and r["reason"] not in FINAL)
             bar.update(len(part))
+            try:
+                store.add([r for r in rows if "message" not in r])
+                store.add_failures([r for r in rows if "message" in r])
+                part = next(parts, None)
+            except InputError as error:  # a full disk: the store keeps them in memory, and the source brings what is under way
+                part = parts.throw(error)
     if failed:
         kinds = ", ".join(f"{n} x {kind}" for kind, n in failed.most_common())
         what = f"{failed.total()} of {len(wanted)} questions got no answer ({kinds}); the rest is stored"

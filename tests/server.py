@@ -108,6 +108,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
+    def handle_error(self, *_: Any) -> None:
+        """A client that was killed in the midst of a request is no news."""
+
     def __init__(
         self, answer: Callable[[dict[str, Any]], str] = scripted, plan: Plan = lambda number, body: None, latency: float = 0.0,
         stall: float = 0.5, retry_after: str = "0.05", echo: bool = False,

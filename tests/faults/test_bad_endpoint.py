@@ -25,6 +25,7 @@ from mmedlite.specialists import Unanswered, fetch, panel_asks
 from mmedlite.store import OpinionStore
 from tests.server import FAULTS, Server, drawn, serving
 from tests.small import table
+from tests.stored import full_disk
 
 KEY = "sk-test-0123456789abcdef"
 ENDPOINT = Endpoint(
@@ -275,4 +276,19 @@ def test_a_placeholder_key_is_no_secret(
     start()
     monkeypatch.setenv("OPENAI_API_KEY", "answer")
     opinions, _ = fetch(asks(clinic, 1), clinic, OpinionStore(tmp_path), behind())
-    assert all(o["option"] is not None for o in opinions)
+    assert all(o["option"] is not None and "<answer>" in o["response"] for o in opinions)
+
+
+def test_a_full_disk_loses_no_answer_that_was_under_way(
+    start: Callable[..., Server], clinic: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is full at the first write: the rest is not asked, and what the server has answered is written by the next call."""
+    server, store, source = start(latency=0.05), OpinionStore(tmp_path), behind()
+    with monkeypatch.context() as full:
+        full_disk(full, 0)
+        with pytest.raises(InputError, match="No space left"):
+            fetch(asks(clinic, 12), clinic, store, source)
+    paid = server.count
+    assert 0 < paid < 36 and len(OpinionStore(tmp_path)) == 0
+    fetch(asks(clinic, 12), clinic, store, source)
+    assert server.count == len(OpinionStore(tmp_path)) == 36

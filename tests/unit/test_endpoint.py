@@ -17,7 +17,7 @@ from mmedlite.cases import CaseTable
 from mmedlite.endpoint import EndpointSpecialists
 from mmedlite.opinions import MissingOpinion, request_key
 from mmedlite.profiles import Endpoint, InputError, Model, load_profile
-from mmedlite.specialists import Unanswered, fetch, missing, open_specialists, panel_asks
+from mmedlite.specialists import Unanswered, by_key, fetch, missing, open_specialists, panel_asks
 from mmedlite.store import OpinionStore
 from tests.server import Server, serving
 from tests.small import profile, specialists, table
@@ -236,7 +236,7 @@ def test_a_transport_failure_is_stored_and_asked_again(start: Callable[..., Serv
     with pytest.raises(Unanswered, match=r"1 of 3 questions got no answer \(1 x HTTP 400\)"):
         fetch(asks(clinic, 1), clinic, store, behind(concurrency=1))
     assert server.count == 3 and len(store) == 2  # a 400 is not tried again, and the rest is asked all the same
-    (key,) = missing(asks(clinic, 1), store, behind().form)
+    (key,) = missing(by_key(asks(clinic, 1), behind().form), store)
     assert (OpinionStore(tmp_path).failure(key) or {})["reason"] == "HTTP 400"
     assert fetch(asks(clinic, 1), clinic, store, behind())[1] == 1 and server.count == 4 and len(store) == 3
 
