@@ -88,15 +88,16 @@ def _store(data: Path) -> list[str]:
         "\n## The store of answers\n",
         "| what | measured |", "|---|---|",
         f"| durable put of a 1.6 KB answer | {put['ms']['ours']:.2f} ms, {put['ratio']:.2f} times a plain line with fsync (n {put['n']}) |",
-        f"| in batches | {put['ms']['batch']:.3f} ms an answer |",
-        f"| get from a loaded store | {get['ours']:.0f} us; {peer} |",
-        f"| open {speed['open']['answers']:,} answers | {lines['s']:.2f} s, {lines['mib']:.0f} MiB |",
+        f"| in batches | {put['ms']['batch']:.3f} ms an answer (n {put['n']}) |",
+        f"| get from a loaded store | {get['ours']:.0f} us; {peer} (n {speed['get']['n']}) |",
+        f"| open {speed['open']['answers']:,} answers | {lines['s']:.2f} s, {lines['mib']:.0f} MiB (n {speed['open']['n']}) |",
         f"| fill {whole['answers']:,} answers at {whole['latency_s']:g} s each, {whole['concurrency']} at once | {whole['s']:.1f} s, "
         f"{whole['share']:.0%} of the ideal's pace (n {whole['n']}) |",
-        f"| SIGKILL at {kills['n']} random moments of a fill | {kills['acknowledged']:,} answers told, {kills['lost']} lost, "
-        f"{kills['asked_twice']} asked twice, {kills['torn_taken']} torn lines accepted |",
+        f"| SIGKILL at {kills['n']} random moments of a fill ({kills['killed_midway']} midway) | of {kills['acknowledged']:,} answers told "
+        f"{kills['lost']} lost, {kills['asked_twice']} asked twice; {kills['under_way_asked_again']} under way asked again; "
+        f"{kills['torn_lines']} torn lines, {kills['torn_taken']} accepted |",
         f"| a server with {sum(faults['faults'].values()) / faults['requests']:.0%} faults | {faults['arrived']:,} of {faults['answers']:,} "
-        f"answers arrived, {faults['faulty_stored']} faulty ones stored, budget exceeded {faults['exceeded']} times |",
+        f"answers arrived, {faults['faulty_stored']} faulty ones stored, budget exceeded {faults['exceeded']} times (n {faults['n']}) |",
     ]  # fmt: skip
 
 

@@ -12,6 +12,12 @@ from mmedlite.cases import Case, CaseTable
 from mmedlite.prompts import specialist_prompt, specialist_template
 
 PANEL_SIZE = 3
+# How servers tell that an answer is whole (None), and what they call it otherwise; anything else is "unfinished".
+FINISHED = {
+    **dict.fromkeys(("stop", "eos", "end_turn", "stop_sequence")), **dict.fromkeys(("length", "max_tokens"), "truncated"),
+    **dict.fromkeys(("content_filter", "safety"), "content_filter"),
+}  # fmt: skip
+FINAL = ("truncated", "content_filter", "unfinished", "empty")  # the model was asked and has answered so: it is not asked again
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Reply(NamedTuple):
     """What came of one question."""
 
     text: str  # empty where nothing came
-    finish_reason: str | None = "stop"
+    finish_reason: str | None = None  # None: not told
     failure: str | None = None  # what went wrong, in a word or two
     message: str = ""  # and in full
     raw: dict[str, Any] | None = None  # the response as the server gave it
@@ -39,8 +45,8 @@ class Reply(NamedTuple):
 
     def unfit(self) -> str | None:
         """Why it is no answer: the failure, or a text that is cut, withheld or empty; None for an answer."""
-        cut = {"length": "truncated", "content_filter": "content_filter"}.get(self.finish_reason or "")
-        return self.failure or cut or (None if self.text.strip() else "empty")
+        ended = FINISHED.get((self.finish_reason or "stop").lower(), "unfinished")
+        return self.failure or ended or (None if self.text.strip() else "empty")
 
 
 class Estimate(NamedTuple):
@@ -49,7 +55,7 @@ class Estimate(NamedTuple):
     requests: int
     input_tokens: int
     output_tokens: int
-    dollars: float | None  # None: no price is known
+    dollars: float
     seconds: float
 
 
@@ -94,7 +100,7 @@ class Form:
             sampling["seed"] = ask.sample_index
         return {
             "model": self.model(ask), "revision": settings.get("revision"), "messages": [{"role": "user", "content": [picture, text]}],
-            "image_rule": f"at most {self.longest_side} pixels a side, PNG" if self.longest_side else None, "sampling": sampling,
+            "image_rule": f"at most {self.longest_side} pixels a side, bicubic, PNG" if self.longest_side else None, "sampling": sampling,
             "template_sha256": template_sha256(ask.department), "sample_index": ask.sample_index,
         }  # fmt: skip
 

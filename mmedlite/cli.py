@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 from mmedlite import doctor
 from mmedlite.profiles import ROOT, InputError, load_profile
+
+WAIT_S = 30  # between two looks for room on the disk
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     given = [word for name, value in more.items() if value is not None for word in (name, str(value))]
     words = "accelerate launch ... -m" if processes.several() else "python -m"
     again = f"{words} mmedlite run {shlex.join(given)}{' --replay' if args.replay else ''}"
+    this = None
     try:
         if not processes.is_main():
             return processes.join_trainings()
@@ -50,6 +54,13 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"Stopped. Go on with: {again}")
         return 130
+    except InputError as error:
+        while this and any(this.store.unsaved.values()):  # paid answers, for which the disk has no room
+            print(f"error: {error}\nWaiting for room on the disk. Ctrl-C gives the answers in memory up.", file=sys.stderr)
+            time.sleep(WAIT_S)
+            with contextlib.suppress(InputError):
+                this.store.add([])
+        raise
     minutes = (time.time() - start) / 60
     this.update_results(minutes=round(minutes, 2), cpu_minutes=round(cpu_minutes(), 2), peak_memory_gib=round(peak.gib, 2))
     print(json.dumps(this.results(), indent=1))
@@ -66,10 +77,15 @@ def dry_run(this: Any) -> int:
     from mmedlite.cases import SPLITS
     from mmedlite.specialists import by_key, missing, panel_asks, told
 
-    asks = [a for p in this.profile.panels for s in SPLITS if this.cases(s) for a in panel_asks(this.cases(s), this.routes(s), p)]
-    wanted = list(missing(by_key(asks, this.specialists.form), this.store).values())
+    draws = [(s, redraw) for s in SPLITS if this.cases(s) for redraw in (False, True) if s == "train" or not redraw]  # as evaluation_step
+    asks = [a for p in this.profile.panels for s, redraw in draws for a in panel_asks(this.cases(s), this.routes(s), p, redraw)]
+    every = by_key(asks, this.specialists.form)
+    wanted = list(missing(every, this.store).values())
     estimate = this.specialists.estimate(wanted)
-    print(f"{len(asks):,} answers wanted, {len(wanted):,} not stored; {told(estimate) if estimate else 'asking is free'}")
+    print(f"{len(every):,} different questions, {len(wanted):,} not answered yet; {told(estimate) if estimate else 'asking is free'}")
+    if endpoint := this.profile.endpoint:
+        limits = {n: getattr(endpoint, n) for n in ("max_requests", "max_tokens", "max_dollars")}
+        print(f"budget of one process (0: no limit): {limits}")
     return 0
 
 

@@ -6,19 +6,16 @@ its own sample index and seed. Retries are made here alone, with a deadline for 
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import json
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,7 +25,8 @@ import tenacity
 
 from mmedlite.asks import Ask, Estimate, Form, Reply
 from mmedlite.budget import Budget, BudgetReached, Cost
-from mmedlite.cases import CaseTable, load_rgb
+from mmedlite.cases import CaseTable
+from mmedlite.chat import data_url, output_limit, retry_after
 from mmedlite.profiles import Endpoint, InputError
 from mmedlite.prompts import specialist_prompt
 
@@ -57,7 +55,7 @@ class EndpointSpecialists:
     """The models of a profile's panels, asked at one endpoint, several questions at once.
 
     Raises:
-        InputError: no key, or a key or password within the address, where it could be written down.
+        InputError: an address that cannot be read, or holds a key or password, which could be written down.
     """
 
     def __init__(self, endpoint: Endpoint, panels: Mapping[str, Sequence[str]]) -> None:
@@ -66,7 +64,11 @@ class EndpointSpecialists:
         self.budget = Budget(Cost(endpoint.max_requests, endpoint.max_tokens, endpoint.max_dollars))
         self._stop = threading.Event()
         self._answered = False
-        address = urlsplit(os.environ.get("OPENAI_BASE_URL") or "https://")
+        try:
+            address = urlsplit(os.environ.get("OPENAI_BASE_URL") or "https://")
+            _ = address.port
+        except ValueError:  # its text is not repeated: it may hold a password
+            raise InputError("the address cannot be read", "OPENAI_BASE_URL", "write http://HOST:PORT/v1") from None
         if address.username or address.password or address.query or address.fragment:
             raise InputError("the address holds a user, a password or a query", "OPENAI_BASE_URL", "put the key in OPENAI_API_KEY alone")
         if address.scheme not in ("http", "https"):
@@ -82,6 +84,8 @@ class EndpointSpecialists:
             raise InputError("no key for the endpoint", where, "set it (any text for a local server without keys)")
         if not (key.isascii() and key.isprintable()) or set(key) & set(" '\"\\"):  # the client would repeat it in its error
             raise InputError("the key holds a space, a quote, a line end or the like", where, "set it again, without them")
+        if len(key) >= SECRET and key in json.dumps(dict(self.form.models)):
+            raise InputError("the key stands in the profile, from where it would be written", where, "take it out of the profile")
         return openai.OpenAI(max_retries=0, timeout=self.endpoint.timeout_s)
 
     def most(self, ask: Ask) -> Cost:
@@ -136,12 +140,13 @@ class EndpointSpecialists:
                     if (reply := future.result()).failure == STOPPED:
                         continue
                     done.append((ask, reply))
-                    silent = silent + 1 if reply.failure else 0
+                    silent = silent + 1 if reply.failure and reply.failure != "content_filter" else 0
                     self._answered |= not silent
                     never = not self._answered and reply.failure in ("connection", "timeout")
                     if not stop and (never or silent >= max(IN_A_ROW, self.endpoint.concurrency)):
-                        what = f"the endpoint answers nothing, {silent} questions in a row: {reply.failure}, {reply.message}"
-                        stop.append(InputError(what, "OPENAI_BASE_URL", "see what it says, check address and network; nothing was lost"))
+                        what = f"no answer to {silent} questions in a row; the last: {reply.failure}, {reply.message}"
+                        fix = "see what it says; check address, network and the models' sampling; nothing was lost"
+                        stop.append(InputError(what, "OPENAI_BASE_URL", fix))
                 if stop:
                     self._stop.set()
         if stop:
@@ -237,7 +242,8 @@ class EndpointSpecialists:
             raise InputError(f"the endpoint refused: {message}", "OPENAI_API_KEY, OPENAI_BASE_URL", fix) from None
         if error.status_code in AGAIN or error.status_code >= 500:
             raise Again(kind, message, retry_after(error.response.headers.get("retry-after"))) from None
-        raise Refused(kind, message) from None
+        withheld = re.search("content.(filter|policy)", f"{message} {error.body}", re.IGNORECASE)  # as some servers tell it
+        raise Refused("content_filter" if withheld else kind, message) from None
 
     def _clean(self, text: str) -> str:
         """A server's text without the key, which some repeat."""
@@ -262,37 +268,8 @@ class EndpointSpecialists:
         return raw, given or None
 
     def _message(self, table: CaseTable, ask: Ask) -> dict[str, Any]:
-        url = data_url(table.path.parent / ask.case.images[self.form.view(ask)], self.endpoint.longest_side)
+        view = self.form.view(ask)
+        url = data_url(table.path.parent / ask.case.images[view], ask.case.image_sha256s[view], self.endpoint.longest_side)
         text = {"type": "text", "text": specialist_prompt(ask.case, ask.department)}
         parts = [{"type": "image_url", "image_url": {"url": url}}, text]
         return {"model": self.form.model(ask), "messages": [{"role": "user", "content": parts}]}
-
-
-@functools.lru_cache(maxsize=64)  # the samples of a case follow on one another
-def data_url(file: Path, longest_side: int) -> str:
-    """A picture as it is sent: at most ``longest_side`` pixels a side, as PNG.
-
-    Raises:
-        InputError: it is missing or unreadable.
-    """
-    picture = load_rgb(file)
-    picture.thumbnail((longest_side, longest_side))
-    picture.save(content := io.BytesIO(), format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
-
-
-def output_limit(sampling: Mapping[str, Any]) -> int:
-    """Tokens that an answer may have; ``profiles`` sees to it that a limit is given."""
-    return int(sampling.get("max_completion_tokens") or sampling["max_tokens"])
-
-
-def retry_after(header: str | None) -> float:
-    """Seconds to wait by a Retry-After header, which gives seconds or a date; 0 if it gives neither."""
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header or "").timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return 0.0

@@ -13,8 +13,8 @@ from mmedlite.widgets import show_table
 WHY = {
     None: "it stands in the answer's place, or is the only option named", "no_mark": "no option is marked as the answer",
     "unclosed_think": "the reasoning does not end", "no_option": "what is marked is no option", "ambiguous": "several options are marked",
-    "negated": "the option is denied", "empty": "nothing was written", "truncated": "it ends at the token limit",
-    "content_filter": "it was withheld",
+    "negated": "the option is denied", "empty": "no words stand where the answer should be", "truncated": "it ends at the token limit",
+    "content_filter": "it was withheld", "unfinished": "the server did not call it finished",
 }  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def opinion_table(opinion: Mapping[str, Any], case: Case) -> pd.DataFrame:
         "question": case.question, "options": ", ".join(case.options), "right answer": case.answer_text, "case": case.case_id,
         "panel": f"{opinion['panel']}, {opinion['department']}, sample {request['sample_index']}", "model": request["model"],
         "raw text": opinion["response"], "parsed option": read, "why": why, "right": "no" if option != case.answer else "yes",
-        "finish reason": opinion["finish_reason"], "asked at": f"{pd.Timestamp(opinion['time'], unit='s'):%Y-%m-%d %H:%M} UTC",
+        "finish reason": opinion["finish_reason"] or "not told", "asked at": f"{pd.Timestamp(opinion['time'], unit='s'):%Y-%m-%d %H:%M} UTC",
         "key": opinion["key"],
     }  # fmt: skip
     return pd.DataFrame({"value": {name: str(value) for name, value in facts.items()}})

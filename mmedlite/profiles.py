@@ -148,8 +148,12 @@ class Profile:
     simulated: Simulated | None = None
 
     def sha256(self) -> str:
-        """Hash of every setting, stored beside each number."""
-        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+        """Hash of every setting that decides a number, stored beside each."""
+        settings = dataclasses.asdict(self)
+        if self.endpoint:  # budget, prices and pace decide no number, and may change in the midst of a run
+            models = {n: {"revision": m.revision, "sampling": m.sampling} for n, m in self.endpoint.models.items()}
+            settings["endpoint"] = {"longest_side": self.endpoint.longest_side, "models": models}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _build(cls: Any, data: dict[str, Any], file: Path, prefix: str = "") -> Any:
@@ -205,11 +209,8 @@ _NESTED: dict[str, Any] = {
 def _check(profile: Profile, file: Path) -> None:
     g = profile.grpo
     if g.generations < 2:
-        raise InputError(
-            "grpo.generations is below 2, so no advantage can be formed",
-            f"{file}, field grpo.generations",
-            "use 8, as the paper does",
-        )
+        what = "grpo.generations is below 2, so no advantage can be formed"
+        raise InputError(what, f"{file}, field grpo.generations", "use 8, as the paper does")
     positive = {
         "eval_batch": profile.eval_batch, "lora.r": profile.lora.r, "lora.alpha": profile.lora.alpha,
         **{f"grpo.{n}": getattr(g, n) for n in (
@@ -240,37 +241,36 @@ def _check(profile: Profile, file: Path) -> None:
                 what = f"stage name '{stage.name}' is used twice, or is not of letters, digits and _"
                 raise InputError(what, where, "give each stage a short name of its own")
             if not len(stage.buckets) == len(stage.gamma) == len(stage.beta):
-                raise InputError(
-                    f"stage '{stage.name}' has {len(stage.buckets)} buckets, {len(stage.gamma)} gammas, {len(stage.beta)} betas",
-                    where,
-                    "give one gamma and one beta a bucket",
-                )
+                what = f"stage '{stage.name}' has {len(stage.buckets)} buckets, {len(stage.gamma)} gammas, {len(stage.beta)} betas"
+                raise InputError(what, where, "give one gamma and one beta a bucket")
             if set(stage.buckets) - {"easy", "medium", "hard"}:
                 raise InputError(f"stage '{stage.name}' names an unknown bucket", where, "use easy, medium, hard")
             if stage.steps < 0:
                 raise InputError(f"stage '{stage.name}' has {stage.steps} steps", where, "write 0 for one epoch, or more")
 
 
-# Of a request to an endpoint; an address or a key in a profile would be written into every answer.
-OWN = {"model", "messages", "n", "seed", "stream", "timeout", "extra_headers", "extra_query", "api_key", "base_url"}
+# Of a request to an endpoint, set by the kit or secret: what stands in a profile would be written into every answer.
+OWN = re.compile(r"model|messages|n|seed|stream|timeout|.*(key|header|auth|url|query|body).*", re.IGNORECASE)
 
 
 def _check_panels(profile: Profile, file: Path) -> None:
     endpoint, dials = profile.endpoint, profile.simulated
     doctors = set(endpoint.models) if endpoint else {"simulated"} if dials else {"0", "1", "2"}
+    bounds = [(f"simulated.{dial}", value, 0.0, 1.0) for dial, value in dataclasses.asdict(dials).items()] if dials else []
     if endpoint:
-        sizes = {n: getattr(endpoint, n) for n in ("longest_side", "concurrency", "timeout_s", "deadline_s")}
-        for name, value in sizes.items():
-            if value <= 0:
-                raise InputError(f"'endpoint.{name}' is {value}, not above 0", f"{file}, field endpoint.{name}", "write a number above 0")
+        least = {"longest_side": 1, "concurrency": 1, "timeout_s": 0.001, "deadline_s": 0.001}  # a budget may be 0: no limit
+        bounds += [(f"endpoint.{n}", v, least.get(n, 0), 1e9) for n, v in dataclasses.asdict(endpoint).items() if n != "models"]
         for name, model in endpoint.models.items():
-            limit = model.sampling.get("max_completion_tokens") or model.sampling.get("max_tokens")
-            if not isinstance(limit, int) or limit <= 0 or OWN & set(model.sampling):
-                fix = f"give max_tokens or max_completion_tokens, and none of {', '.join(sorted(OWN))}, which the kit sets itself"
-                raise InputError(f"sampling of '{name}' cannot be used: {model.sampling}", f"{file}, field endpoint.models.{name}", fix)
-    for dial, value in dataclasses.asdict(dials).items() if dials else ():
-        if not 0 <= value <= 1:
-            raise InputError(f"'simulated.{dial}' is {value}, not from 0 to 1", f"{file}, field simulated.{dial}", "write a share")
+            costs = ("image_tokens", "input_dollars", "output_dollars")
+            bounds += [(f"endpoint.models.{name}.{n}", getattr(model, n), 0, 1e9) for n in costs]
+            limits = [model.sampling[n] for n in ("max_completion_tokens", "max_tokens") if n in model.sampling]
+            if len(limits) != 1 or not isinstance(limits[0], int) or limits[0] <= 0 or any(map(OWN.fullmatch, model.sampling)):
+                what, where = f"the fields {', '.join(model.sampling)} of sampling cannot be used", f"{file}, field endpoint.models.{name}"
+                fix = "give max_tokens or max_completion_tokens, not both, and no address, key, header, seed or the like, which the kit sets"
+                raise InputError(what, where, fix)
+    for name, value, low, high in bounds:
+        if not low <= value <= high:  # nor nan
+            raise InputError(f"'{name}' is {value}, not from {low:g} to {high:g}", f"{file}, field {name}", "write a number between them")
     for name, three in profile.panels.items():
         where = f"{file}, field panels.{name}"
         if not re.fullmatch(r"\w+", name):  # it names files

@@ -295,4 +295,6 @@ def open_run() -> Run:
     except OtherRun as error:
         old = scratch.rename(f"{scratch}-{time.strftime('%Y%m%d-%H%M%S')}")
         print(f"{error}\nIt is kept as runs/{old.name}; a new scratch run begins.", file=sys.stderr)
+        if (old / "opinions").exists():  # an answer belongs to its request, not to the code that asked
+            shutil.copytree(old / "opinions", scratch / "opinions")
         return Run(scratch, *settings)

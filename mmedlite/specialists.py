@@ -17,14 +17,13 @@ import numpy as np
 from tqdm import tqdm
 
 from mmedlite.answers import parse_lenient
-from mmedlite.asks import PANEL_SIZE, Ask, Estimate, Form, Reply, Specialists
+from mmedlite.asks import FINAL, PANEL_SIZE, Ask, Estimate, Form, Reply, Specialists
 from mmedlite.cases import Case, CaseTable
 from mmedlite.opinions import MissingOpinion, request_key
 from mmedlite.profiles import InputError, Profile
 from mmedlite.store import OpinionStore
 
 ROOM = 16 * 1024  # bytes of disk space for one answer, before any is paid for
-FINAL = ("truncated", "content_filter", "empty")  # the model was asked and has answered so: it is not asked again
 
 
 class Unanswered(InputError):
@@ -35,7 +34,7 @@ def open_specialists(profile: Profile) -> Specialists:
     """The source of answers that a profile names.
 
     Raises:
-        InputError: missing or damaged specialists, no key for the endpoint.
+        InputError: missing or damaged specialists, an address that cannot be used. A missing key is told at the first question.
     """
     if profile.endpoint:
         from mmedlite.endpoint import EndpointSpecialists  # openai takes half a second to import
@@ -85,8 +84,8 @@ def fetch(
     if wanted:
         with store.filling():
             wanted = missing(wanted, store)  # another process may have asked meanwhile
-            asked = len(wanted)
-            _fill(wanted, table, store, specialists)
+            if asked := len(wanted):
+                _fill(wanted, table, store, specialists)
     return [store.get(k) or store.failure(k) or {} for k in keys], asked
 
 
@@ -97,7 +96,7 @@ def _fill(wanted: Mapping[str, Ask], table: CaseTable, store: OpinionStore, spec
         if (free := shutil.disk_usage(store.folder).free) < ROOM * len(wanted):
             what = f"{free / 2**20:.0f} MiB are free, for {len(wanted)} answers of up to {ROOM // 1024} KiB; nothing was asked"
             raise InputError(what, str(store.folder), "free some disk space")
-    with tqdm(total=len(wanted), desc="asking specialists", mininterval=2, disable=not wanted) as bar:
+    with tqdm(total=len(wanted), desc="asking specialists", mininterval=2) as bar:
         parts = specialists.answers(table, list(wanted.values()))
         part = next(parts, None)
         while part is not None:
@@ -132,10 +131,9 @@ def _row(key: str, ask: Ask, reply: Reply, form: Form) -> dict[str, Any]:
 
 def told(estimate: Estimate) -> str:
     """An estimate in words."""
-    cost = "at no known price" if estimate.dollars is None else f"${estimate.dollars:,.2f}"
     return (
-        f"{estimate.requests:,} requests, at most {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, {cost}, "
-        f"about {estimate.seconds / 60:.1f} minutes; retries come on top, within the budget"
+        f"{estimate.requests:,} requests, at most {estimate.input_tokens:,} tokens in and {estimate.output_tokens:,} out, "
+        f"${estimate.dollars:,.2f}, about {estimate.seconds / 60:.1f} minutes; retries come on top, within the budget"
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -60,13 +61,15 @@ class OpinionStore:
 
     def shards(self, kind: str = ANSWERS) -> list[Path]:
         """Its shards, in the order of their numbers: of answers, or of failures."""
-        return sorted(self.folder.glob(f"{kind}-[0-9][0-9][0-9].jsonl"))
+        return sorted(self.folder.glob(f"{kind}-*.jsonl"), key=lambda file: (len(file.name), file.name))
 
     def _read_shards(self) -> None:
         """Take up what was appended since the last look, by this process or another."""
         for kind in (ANSWERS, FAILURES):
             for file in self.shards(kind):
                 begin, number = self._read_to.get(file.name, (0, 0))
+                if file.stat().st_size < begin:  # its last lines were taken back, since the disk was full
+                    begin = number = 0
                 if file.stat().st_size > begin:
                     with file.open("rb") as content:
                         content.seek(begin)
@@ -174,10 +177,11 @@ class OpinionStore:
         """Write what is unsaved; several shards if one does not hold it."""
         lines = self.unsaved[kind]
         while lines:
-            last = max([name for name in self._read_to if name.startswith(kind)], default=f"{kind}-000.jsonl")
+            numbers = [int(n[1]) for name in self._read_to if (n := re.fullmatch(rf"{kind}-(\d+)\.jsonl", name))]
+            last = f"{kind}-{(newest := max(numbers, default=0)):03d}.jsonl"
             size, number = self._read_to.get(last, (0, 0))
             if size > SHARD_BYTES:
-                last, size, number = f"{kind}-{int(last[-9:-6]) + 1:03d}.jsonl", 0, 0
+                last, size, number = f"{kind}-{newest + 1:03d}.jsonl", 0, 0
             count = 0
             while count < len(lines) and size <= SHARD_BYTES:
                 size += len(lines[count])
@@ -186,7 +190,7 @@ class OpinionStore:
                 size, ends = append(f"{self.folder}/{last}", b"".join(lines[:count]))
             except OSError as error:
                 what = f"cannot write {len(lines)} {kind}: {error.strerror or error}"
-                mend = "free some disk space and run the cell again: they are kept in memory until then"
+                mend = "free some disk space and run the cell again: they are kept in memory as long as this process lives"
                 raise InputError(what, f"{self.folder}/{last}", mend) from error
             self._read_to[last] = (size, number + ends)
             del lines[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def killed(cases: Path | str, folder: Path | str, asks: Sequence[Ask], after: in
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         told = {(process.stdout.readline() if process.stdout else "").strip() for _ in range(after)}
         process.kill()
+    if process.returncode != -signal.SIGKILL:
+        raise RuntimeError("the other process had ended before it was killed")
     return told
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmedlite.opinions import COLUMNS, NESTED, SCHEMA, damage_of, digest_of, request_key
+from mmedlite.asks import FINAL
+from mmedlite.opinions import COLUMNS, NESTED, REFUSED, SCHEMA, damage_of, digest_of, request_key, to_line
 from mmedlite.profiles import InputError
-from mmedlite.store import ANSWERS, TABLE_SCHEMA, OpinionStore, read_parquet, unpacked
+from mmedlite.store import ANSWERS, FAILURES, TABLE_SCHEMA, OpinionStore, read_parquet, unpacked
 
 TABLE = "answers.parquet"
 CARD = """---
-license: {licence}
+license: other
 pretty_name: Specialists' answers
 configs:
 - config_name: default
@@ -91,6 +92,19 @@ def _hashes(store: OpinionStore) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return sound, problems
 
 
+def _final_failures(store: OpinionStore) -> list[dict[str, Any]]:
+    """The failures of the folder that are not asked again, sorted by key."""
+    found = [store.failure(key) for key in sorted(store.failures)]
+    return [f for f in found if f and f["reason"] in FINAL and f["key"] == request_key(f["request"])]
+
+
+def refused_lines(folder: Path) -> list[str]:
+    """Lines of the shards for which the store would not open: edited by hand, or of another schema."""
+    files = [file for kind in (ANSWERS, FAILURES) for file in sorted(folder.glob(f"{kind}-*.jsonl"))]
+    lines = ((file, n, damage_of(line)) for file in files for n, line in enumerate(file.read_bytes().split(b"\n"), start=1) if line)
+    return [f"{file.name}, line {n}: {REFUSED[damage][0]}" for file, n, damage in lines if damage in REFUSED]
+
+
 def audit(store: OpinionStore) -> list[str]:
     """Problems of a store: torn lines, wrong hashes, duplicate keys, sample collapse, mixed revisions, answers that are none.
 
@@ -104,7 +118,7 @@ def audit(store: OpinionStore) -> list[str]:
         request = row["request"]
         if row["finish_reason"] in ("length", "content_filter") or not row["response"].strip():
             problems.append(f"{place}: a response that is {'empty' if not row['response'].strip() else row['finish_reason']} is stored")
-        if identity := (row["raw"] or {}).get("id"):
+        if identity := str((row["raw"] or {}).get("id") or ""):
             question = request_key({**request, "sample_index": None, "sampling": {**(request.get("sampling") or {}), "seed": None}})
             ids[question, identity].append(place)
         revisions[request["model"]].add(request.get("revision") or "")
@@ -123,26 +137,28 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **nested, "digest": digest_of(row)}
 
 
-def export(store: OpinionStore, folder: Path, licence: str = "cc0-1.0") -> Path:
+def export(store: OpinionStore, folder: Path) -> Path:
     """Write all answers, sorted by key, as a ``datasets`` Parquet folder with a data card; the same store gives the same bytes.
 
-    Failures stay behind.
+    Requests that the model has finally answered with no answer go along, as a shard of failures; other failures stay behind.
 
     Raises:
         InputError: the folder cannot be written, or is itself a store that is being filled.
     """
-    if any(folder.glob("*.jsonl")):
+    if any(folder.glob(f"{ANSWERS}-*.jsonl")):
         raise InputError("a store is filled here; each of its answers would stand twice", str(folder), "name another folder")
     rows = sorted(store.values(), key=lambda row: row["key"])
     counts = Counter((row["request"]["model"], row["request"].get("revision") or "") for row in rows)
     models = "\n".join(f"| {m} | {r[:12]} | {n:,} |" for (m, r), n in sorted(counts.items()))
-    card = CARD.format(licence=licence, table=TABLE, rows=len(rows), schema=SCHEMA, models=models)
+    card = CARD.format(table=TABLE, rows=len(rows), schema=SCHEMA, models=models)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([_flat(row) for row in rows], schema=TABLE_SCHEMA)
         pq.write_table(table, part := folder / f"{TABLE}.part", compression="zstd")
         part.replace(folder / TABLE)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        if final := _final_failures(store):
+            (folder / f"{FAILURES}-000.jsonl").write_bytes(b"".join(map(to_line, final)))
     except OSError as error:
         raise InputError(f"cannot write the export: {error}", str(folder), "make it writable, or name another folder") from error
     return folder / TABLE
@@ -165,6 +181,7 @@ def take_in(store: OpinionStore, folder: Path) -> int:
         raise InputError(f"{wrong[0]}{more}; nothing was taken", str(folder), "ask for the folder again")
     before = len(store.places)
     store.add({k: v for k, v in row.items() if k != "digest"} for row in given.values())
+    store.add_failures(f for f in _final_failures(OpinionStore(folder)) if store.failure(f["key"]) is None and f["key"] not in store)
     return len(store.places) - before
 
 
@@ -174,6 +191,9 @@ def main(action: str, folder: Path, other: Path | None) -> int:
         raise InputError("no such store", str(folder), "name the folder of a store, as runs/latest/opinions or artifacts/opinions")
     if action in ("export", "import") and other is None:
         raise InputError(f"store {action} needs two folders", "", f"write: store {action} STORE FOLDER")
+    if action == "audit" and (refused := refused_lines(folder)):
+        print(*refused, f"{len(refused)} lines for which the store does not open: restore or delete them", sep="\n")
+        return 1
     store = OpinionStore(folder)
     if action == "stats":
         print(json.dumps(stats(store), indent=1, ensure_ascii=False))

@@ -187,6 +187,27 @@ beta = [1e-3, 4e-3, 1e-2]
 """
 
 
+# In place of "[lora]": the specialists are a model named a behind an endpoint.
+ENDPOINT = """
+[endpoint]
+longest_side = 512
+concurrency = 8
+timeout_s = 30
+deadline_s = 300
+max_requests = 0
+max_tokens = 0
+max_dollars = 5.0
+
+[endpoint.models.a]
+revision = ""
+sampling = { temperature = 1.0, max_tokens = 300 }
+image_tokens = 1600
+input_dollars = 2.5
+output_dollars = 10.0
+
+[lora]"""
+
+
 def profile(folder: Path, *changes: tuple[str, str]) -> Path:
     """A small profile as a file, with the first line that begins so replaced: ``("seed = 0", "seed = 1")``."""
     text = PROFILE

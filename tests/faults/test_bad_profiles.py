@@ -9,26 +9,8 @@ import pytest
 
 from mmedlite.profiles import InputError, Profile, load_profile
 from mmedlite.run import Run
-from tests.small import profile
+from tests.small import ENDPOINT, profile
 
-ENDPOINT = """
-[endpoint]
-longest_side = 512
-concurrency = 8
-timeout_s = 30
-deadline_s = 300
-max_requests = 0
-max_tokens = 0
-max_dollars = 5.0
-
-[endpoint.models.a]
-revision = ""
-sampling = { temperature = 1.0, max_tokens = 300 }
-image_tokens = 1600
-input_dollars = 2.5
-output_dollars = 10.0
-
-[lora]"""
 SIMULATED = "[simulated]\naccuracy = 0.7\ncorrelation = 0.3\ncorrupted = 0.0\n\n[lora]"
 
 # name -> (line of a good profile, what stands there instead, the field that must be named, words of the error)
@@ -66,9 +48,13 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "panel name that is a path": ("diverse = ", '"../diverse" = ["0", "1", "2"] #', "panels.../diverse", "not of letters"),
     "doctor who is not behind the endpoint": ("[lora]", ENDPOINT, "panels.diverse", "name three of a"),
     "no limit of tokens": ("[lora]", ENDPOINT.replace("max_tokens = 300", "top_p = 1"), "endpoint.models.a", "give max_tokens"),
-    "n of its own": ("[lora]", ENDPOINT.replace("max_tokens = 300", "max_tokens = 300, n = 3"), "endpoint.models.a", "none of api_key"),
-    "key in the sampling": ("[lora]", ENDPOINT.replace("temperature = 1.0", 'api_key = "k"'), "endpoint.models.a", "none of api_key"),
-    "no concurrency": ("[lora]", ENDPOINT.replace("concurrency = 8", "concurrency = 0"), "endpoint.concurrency", "not above 0"),
+    "n of its own": ("[lora]", ENDPOINT.replace("max_tokens = 300", "max_tokens = 300, n = 3"), "endpoint.models.a", "not both"),
+    "key in the sampling": ("[lora]", ENDPOINT.replace("temperature = 1.0", 'api_key = "k"'), "endpoint.models.a", "no address, key"),
+    "both limits": ("[lora]", ENDPOINT.replace("temperature = 1.0", "max_completion_tokens = 9"), "endpoint.models.a", "not both"),
+    "header in the sampling": ("[lora]", ENDPOINT.replace("temperature = 1.0", "Default_Headers = 9"), "endpoint.models.a", "no address, key"),
+    "negative picture": ("[lora]", ENDPOINT.replace("1600", "-5"), "endpoint.models.a.image_tokens", "not from 0"),
+    "nan dollars": ("[lora]", ENDPOINT.replace("5.0", "nan"), "endpoint.max_dollars", "not from 0"),
+    "no concurrency": ("[lora]", ENDPOINT.replace("concurrency = 8", "concurrency = 0"), "endpoint.concurrency", "not from 1"),
     "no price": ("[lora]", ENDPOINT.replace("input_dollars", "# "), "endpoint.models.a.input_dollars", "is missing"),
     "dial beyond 1": ("[lora]", SIMULATED.replace("0.7", "1.7"), "simulated.accuracy", "not from 0 to 1"),
     "unknown dtype": ("dtype = ", 'dtype = "int3" #', "dtype", "'int3'"),

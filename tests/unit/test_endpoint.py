@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_the_picture_is_downsized_by_a_rule_of_the_request(start: Callable[..., 
     for side, size in ((32, (32, 32)), (512, (64, 64))):  # a small picture is not blown up
         source = behind(longest_side=side)
         ((opinion,), _) = fetch(ask, clinic, OpinionStore(tmp_path), source)
-        assert server.log[-1].size == size and opinion["request"]["image_rule"] == f"at most {side} pixels a side, PNG"
+        assert server.log[-1].size == size and opinion["request"]["image_rule"] == f"at most {side} pixels a side, bicubic, PNG"
         keys.add(opinion["key"])
         assert opinion["key"] == request_key(source.form.request(ask[0]))
     assert len(keys) == 2
@@ -254,3 +255,53 @@ def test_what_goes_to_another_process() -> None:
 
     again = pickle.loads(pickle.dumps(behind()))
     assert again.form == behind().form and again.endpoint == ENDPOINT
+
+
+def test_the_bound_counts_bytes_and_the_picture(clinic: CaseTable) -> None:
+    """A token may be one byte of a letter: the question in other letters costs more, at most; so does a dearer picture."""
+    plain = asks(clinic, 1)[0]
+    wide = replace(plain, case=replace(plain.case, question="\u4e2d" * len(plain.case.question)))
+    source = behind()
+    assert source.most(wide).tokens - source.most(plain).tokens == 2 * len(plain.case.question)
+    text = source.form.request(plain)["messages"][0]["content"][1]["text"]
+    entry = source.endpoint.models["A"]
+    assert source.most(plain).tokens >= len(text.encode()) + entry.image_tokens + entry.sampling["max_tokens"]
+
+
+def test_no_room_on_the_disk_is_told_before_the_first_call(
+    start: Callable[..., Server], clinic: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    monkeypatch.setattr("mmedlite.specialists.shutil.disk_usage", lambda _: SimpleNamespace(free=20_000))
+    with pytest.raises(InputError, match="0 MiB are free, for 3 answers .* nothing was asked"):
+        fetch(asks(clinic, 1), clinic, OpinionStore(tmp_path), behind())
+    assert server.count == 0
+
+
+def test_a_swapped_picture_is_not_asked_about(start: Callable[..., Server], clinic: CaseTable, tmp_path: Path) -> None:
+    """Its answer would be stored under the hash of another."""
+    server, ask = start(), asks(clinic, 1)[0]
+    other = replace(ask, case=replace(ask.case, image_sha256s=("0" * 64, *ask.case.image_sha256s[1:])))
+    with pytest.raises(InputError, match="the picture is not the one of the case table"):
+        fetch([other], clinic, OpinionStore(tmp_path), behind())
+    assert server.count == 0
+
+
+@pytest.mark.parametrize("address", ["http://user:SECRET/v1", "http://[::1"])
+def test_an_address_that_cannot_be_read_is_not_repeated(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(InputError, match="the address cannot be read") as caught:
+        behind()
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_content_policy_is_final(start: Callable[..., Server], clinic: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers tell it by status 400: kept as a failure, not asked again, and no reason to stop the fill."""
+    server = start()
+    real = server.RequestHandlerClass.send_faulty  # type: ignore[attr-defined]
+    body = b'{"error": {"message": "blocked", "code": "content_filter"}}'
+    monkeypatch.setattr(server.RequestHandlerClass, "send_faulty", lambda self, data, fault: self.send(400, body))
+    found, _ = fetch(asks(clinic, 5), clinic, OpinionStore(tmp_path), behind())
+    assert {o["reason"] for o in found} == {"content_filter"} and server.count == 15
+    monkeypatch.setattr(server.RequestHandlerClass, "send_faulty", real)
+    assert fetch(asks(clinic, 5), clinic, OpinionStore(tmp_path), behind())[1] == 0 and server.count == 15

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Each module imports only from those before it (doctor, demo and plan stand beside cli, which starts them).
 ORDER = [
     *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "prompt_once", "models", "opinions", "store"),
-    *("asks", "budget", "simulated", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
+    *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
     *("summary", "rescore", "run", "side_by_side", "pipeline", "checks", "verify", "plots", "widgets"),
     *("inspector", "store_demo", "doctor", "demo", "plan", "cli", "__main__"),

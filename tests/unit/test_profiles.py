@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mmedlite.profiles import DEPARTMENTS, ROOT, InputError, load_profile
-from tests.small import profile
+from tests.small import ENDPOINT, profile
 
 PROFILES = sorted(path.stem for path in (ROOT / "mmedlite" / "profiles").glob("*.toml"))
+
+
+def test_budget_and_pace_are_no_part_of_the_hash(tmp_path: Path) -> None:
+    """Raised in the midst of a paid run, they must not make it another run; a sampling value must."""
+    changes = [("[lora]", ENDPOINT), ("diverse = ", 'diverse = ["a", "a", "a"] #'), ("paper_like = ", 'paper_like = ["a", "a", "a"] #')]
+    one = load_profile(profile(tmp_path, *changes))
+    for name, value in {"max_dollars": 50.0, "concurrency": 2, "timeout_s": 1.0}.items():
+        assert replace(one, endpoint=replace(one.endpoint, **{name: value})).sha256() == one.sha256()
+    hotter = replace(one.endpoint.models["a"], sampling={"temperature": 0.5, "max_tokens": 300})
+    assert replace(one, endpoint=replace(one.endpoint, models={"a": hotter})).sha256() != one.sha256()
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -26,7 +26,8 @@ from mmedlite.run import Run, open_run
 from mmedlite.run_folder import OtherRun
 from mmedlite.store import OpinionStore
 from mmedlite.store_tools import export
-from tests.small import adapter, chance, checkpoint, policy, profile, same, specialists, table
+from tests.small import ENDPOINT, adapter, chance, checkpoint, policy, profile, same, specialists, table
+from tests.stored import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -231,13 +232,41 @@ def test_shipped_opinions_are_found(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_asks_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    """Both panels of all 29 cases, three answers each; sample 0 is the same question in both."""
+    """Five questions on each of 29 cases, since sample 0 of both panels is one; and the redraw of the 16 training cases."""
     run.panel("test", "diverse")
     profile = str(Path(run.profile.policy).parent / "profile.toml")
     words = ["run", "--profile", profile, "--cases", str(run.table.path.parent), "--out", str(run.folder), "--dry-run"]
     assert cli.main(words) == 0
-    assert "174 answers wanted, 127 not stored; asking is free" in capsys.readouterr().out
+    assert "225 different questions, 207 not answered yet; asking is free" in capsys.readouterr().out
     assert len(OpinionStore(run.folder / "opinions")) == 18 and "triage" not in run.results()
+
+
+def test_a_dry_run_tells_the_budget(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(run.profile.policy).parent / "profile.toml").read_text()
+    for old, new in {"[lora]": ENDPOINT.strip(), '["0", "1", "2"]': '["a", "a", "a"]', '["0", "0", "0"]': '["a", "a", "a"]'}.items():
+        text = text.replace(old, new)
+    (tmp_path / "hosted.toml").write_text(text)
+    words = ["run", "--profile", str(tmp_path / "hosted.toml"), "--cases", str(run.table.path.parent), "--out", str(tmp_path / "dry")]
+    assert cli.main([*words, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "135 different questions, 135 not answered yet; 135 requests, at most" in told and "'max_dollars': 5.0" in told
+
+
+def test_paid_answers_wait_for_room_on_the_disk(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command does not end with answers that exist in memory alone."""
+    waits = list[float]()
+
+    def step(this: Run) -> None:
+        with monkeypatch.context() as full:
+            full_disk(full, 0)
+            this.panel("test", "diverse")
+
+    monkeypatch.setattr(pipeline, "triage_step", step)
+    monkeypatch.setattr("time.sleep", waits.append)
+    profile = str(Path(run.profile.policy).parent / "profile.toml")
+    assert cli.main(["run", "--profile", profile, "--cases", str(run.table.path.parent), "--out", str(run.folder)]) == 1
+    assert waits == [cli.WAIT_S] and "Waiting for room on the disk" in capsys.readouterr().err
+    assert len(OpinionStore(run.folder / "opinions")) == 6  # the first specialist's; the others were not asked
 
 
 def test_replay_raises_on_a_miss(run: Run) -> None:

@@ -22,6 +22,7 @@ from mmedlite.profiles import DEPARTMENTS, InputError
 from mmedlite.simulated import SimulatedSpecialists
 from mmedlite.specialists import Unanswered, fetch, panel_asks, panel_options
 from mmedlite.store import OpinionStore
+from mmedlite.store_tools import export, take_in
 from mmedlite.widgets import bucket_shares
 from tests.small import PANELS, specialists, table
 from tests.stored import full_disk
@@ -200,6 +201,28 @@ def test_failures_are_no_answers(tmp_path: Path) -> None:
     assert asked == 3 and found.tolist() == [[0, 2, 0], *[[-1] * 3] * 4]
     reasons = {fetch([Ask(CASES[i], "Oncologist", "diverse", 0)], TABLE, store, fake)[0][0]["reason"] for i in (1, 2, 3)}
     assert reasons == {"truncated", "content_filter", "empty"}
+
+
+def test_what_will_not_be_answered_travels_with_the_answers(tmp_path: Path) -> None:
+    """A class that takes an export in asks none of it again, and replay does not miss it."""
+    store = OpinionStore(tmp_path / "mine")
+    with pytest.raises(Unanswered):
+        options(Faulty(), store)
+    export(store, tmp_path / "shared")
+    theirs = OpinionStore(tmp_path / "theirs")
+    assert take_in(theirs, tmp_path / "shared") == 3 and len(theirs.failures) == 9  # the three that did not get through stay behind
+    found, asked = options(Fake(), OpinionStore(tmp_path / "theirs"))
+    assert asked == 3 and found.tolist() == [[0, 2, 0], *[[-1] * 3] * 4]
+    options(Fake(), OpinionStore(tmp_path / "theirs"), replay=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "unfit"),
+    [(None, None), ("stop", None), ("end_turn", None), ("length", "truncated"), ("MAX_TOKENS", "truncated"), ("SAFETY", "content_filter"),
+     ("error", "unfinished"), ("tool_calls", "unfinished")],
+)  # fmt: skip
+def test_only_a_finished_text_is_an_answer(reason: str | None, unfit: str | None) -> None:
+    assert Reply("<answer>mass</answer>", reason).unfit() == unfit and Reply(" ", reason).unfit() == (unfit or "empty")
 
 
 def test_answers_that_a_full_disk_refused_are_written_by_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
