@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.offline.no_network import block_everywhere
+from tests.server import KEY, Server, serving
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,3 +25,17 @@ def no_network() -> None:
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Starts a chat-completions server and points the client at it."""
+    with ExitStack() as running:
+
+        def begin(**settings: Any) -> Server:
+            server = running.enter_context(serving(**settings))
+            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+            return server
+
+        yield begin

@@ -26,6 +26,7 @@ from PIL import Image
 
 FAULTS = ("429", "500", "stall", "cut", "invalid", "html", "drop")  # of the drawn plan; a test may plan any status, and those below
 CONTENTS = ("length", "content_filter", "refusal", "empty")  # answered in full, but with no answer
+KEY = "sk-test-0123456789abcdef"  # of the client in tests
 PNG = b"\x89PNG\r\n\x1a\n"
 
 Plan = Callable[[int, dict[str, Any]], str | None]  # number of the request and its body -> a fault, or None

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -23,11 +23,10 @@ from mmedlite.endpoint import EndpointSpecialists, retry_after
 from mmedlite.profiles import Endpoint, InputError, Model
 from mmedlite.specialists import Unanswered, fetch, panel_asks
 from mmedlite.store import OpinionStore
-from tests.server import FAULTS, Server, drawn, serving
+from tests.server import FAULTS, KEY, Server, drawn
 from tests.small import table
 from tests.stored import full_disk
 
-KEY = "sk-test-0123456789abcdef"
 ENDPOINT = Endpoint(
     longest_side=64, concurrency=4, timeout_s=0.3, deadline_s=8.0, max_requests=0, max_tokens=0, max_dollars=0.0,
     models={"A": Model("", {"max_tokens": 40}, image_tokens=100, input_dollars=2.0, output_dollars=8.0)},
@@ -42,23 +41,6 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> CaseTable:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "PAUSE_S", 0.02)
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    """Starts a server and points the client at it."""
-    running = []
-
-    def begin(**settings: Any) -> Server:
-        running.append(serving(**settings))
-        server = running[-1].__enter__()
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
-
-    yield begin
-    for context in running:
-        context.__exit__(None, None, None)
 
 
 def behind(**changes: Any) -> EndpointSpecialists:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +20,9 @@ from mmedlite.opinions import MissingOpinion, request_key
 from mmedlite.profiles import Endpoint, InputError, Model, load_profile
 from mmedlite.specialists import Unanswered, by_key, fetch, missing, open_specialists, panel_asks
 from mmedlite.store import OpinionStore
-from tests.server import Server, serving
+from tests.server import Server
 from tests.small import profile, specialists, table
 
-KEY = "sk-test-0123456789abcdef"
 MODEL = Model("", {"max_tokens": 40, "temperature": 1.0}, image_tokens=100, input_dollars=2.0, output_dollars=8.0)
 ENDPOINT = Endpoint(
     longest_side=32, concurrency=4, timeout_s=2.0, deadline_s=10.0, max_requests=0, max_tokens=0, max_dollars=0.0,
@@ -35,23 +34,6 @@ PANELS = {"three": ("A", "A", "A"), "mixed": ("A", "A", "B")}
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> CaseTable:
     return table(tmp_path_factory.mktemp("clinic"))
-
-
-@pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    """Starts a server and points the client at it."""
-    running = []
-
-    def begin(**settings: Any) -> Server:
-        running.append(serving(**settings))
-        server = running[-1].__enter__()
-        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        monkeypatch.setenv("OPENAI_API_KEY", KEY)
-        return server
-
-    yield begin
-    for context in running:
-        context.__exit__(None, None, None)
 
 
 def behind(**changes: Any) -> EndpointSpecialists:
