@@ -65,7 +65,7 @@ class Run(RunFolder):
         self.store = OpinionStore(Path(folder) / "opinions", shipped=OpinionStore(self.opinions))
         policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
         self.specialists = open_specialists(self.profile)
-        self.asked = 0  # opinions asked now because they were not stored
+        self.asked, self._panels = 0, dict[tuple[Any, ...], np.ndarray]()  # opinions asked now because they were not stored
         super().__init__(folder, {
             "profile": self.profile.name, "config_sha256": self.profile.sha256(), "seed": self.seed, "code": code_sha256(),
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": asdict(self.specialists.form),
@@ -175,9 +175,11 @@ class Run(RunFolder):
         return cases[: self.profile.eval_cases or None] if split == "test" else cases
 
     def panel(self, split: str, name: str, redraw: bool = False) -> np.ndarray:
-        """The panel's options for a split: (n, 3) int, -1 for no answer."""
-        cases = self.cases(split)
-        return self.panel_for(cases, self.routes(split)[: len(cases)], name, redraw)
+        """The panel's options for a split: (n, 3) int, -1 for no answer; read from the store once, as long as the routes stay."""
+        departments = self.routes(split)[: len(cases := self.cases(split))]
+        if (key := (split, name, redraw, *departments)) not in self._panels:
+            self._panels[key] = self.panel_for(cases, departments, name, redraw)
+        return self._panels[key].copy()
 
     def panel_for(self, cases: Sequence[Case], departments: Sequence[str], name: str, redraw: bool = False) -> np.ndarray:
         options, asked = panel_options(cases, departments, name, self.table, self.store, self.specialists, redraw, self.replay)
@@ -282,10 +284,7 @@ class Run(RunFolder):
 
 
 def open_run() -> Run:
-    """The run of a notebook: folder, profile and cases from the environment (set by ``make demo``), else a scratch run.
-
-    A scratch run of other code or settings is kept under another name.
-    """
+    """The run of a notebook: folder, profile and cases from the environment (set by ``make demo``), else a scratch run (older ones stay)."""
     settings = (os.environ.get("MMEDLITE_PROFILE", "tiny"), os.environ.get("MMEDLITE_CASES") or None)
     if folder := os.environ.get("MMEDLITE_RUN"):
         return Run(folder, *settings)

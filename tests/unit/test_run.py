@@ -231,6 +231,20 @@ def test_shipped_opinions_are_found(run: Run, tmp_path: Path) -> None:
     assert not (run.folder / "opinions").exists()
 
 
+def test_a_panel_is_read_from_the_store_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the routes stay; and what a caller writes into his array is his own."""
+    first, reads = run.panel("test", "diverse"), list[str]()
+    real = run.panel_for
+    monkeypatch.setattr(run, "panel_for", lambda *args: reads.append(args[2]) or real(*args))
+    run.panel("test", "diverse")[:] = 9
+    assert np.array_equal(run.panel("test", "diverse"), first) and reads == []
+    run.panel("test", "diverse", redraw=True)
+    run.panel("test", "paper_like")
+    monkeypatch.setattr(run, "routes", lambda split: ["Surgeon"] * len(run.cases(split)))
+    run.panel("test", "diverse")
+    assert reads == ["diverse", "paper_like", "diverse"]
+
+
 def test_a_dry_run_asks_nothing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Five questions on each of 29 cases, since sample 0 of both panels is one; and the redraw of the 16 training cases."""
     run.panel("test", "diverse")
