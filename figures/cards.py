@@ -67,11 +67,11 @@ def gain_by_marker(run: Run) -> dict[str, Any]:
 
 def _answers(run: Run, cases: Sequence[Case], prompts: Sequence[str]) -> np.ndarray:
     """The untrained policy's greedy options to prompts of any kind: (n,) int, -1 for none."""
-    policy, size, texts = run.policy(), run.profile.eval_batch, []
+    policy, size, answers = run.policy(), run.profile.eval_batch, []
     for start in range(0, len(cases), size):
         pictures = [run.table.open_image(c) for c in cases[start : start + size]]
-        texts += generate(policy, run.processor, pictures, prompts[start : start + size], run.profile.grpo.max_new_tokens)
-    read = [parse_strict(text, c.options).option for text, c in zip(texts, cases, strict=True)]
+        answers += generate(policy, run.processor, pictures, prompts[start : start + size], run.profile.grpo.max_new_tokens)
+    read = [parse_strict(a.text, c.options).option for a, c in zip(answers, cases, strict=True)]
     return np.array([-1 if option is None else option for option in read])
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mmedlite import sft
 from mmedlite.cases import Case, CaseTable
-from mmedlite.curriculum import bucket, coefficients, stage_order
+from mmedlite.curriculum import Visits, bucket, visits
 from mmedlite.grpo import Reward, picture_rows
 from mmedlite.models import ImageProcessorOnly, generate, option_log_probs
 from mmedlite.processes import train
@@ -38,16 +38,22 @@ def train_stage(
         cases: n training cases. departments: n consulted departments. panel: (n, 3) int, the specialists' options, -1 for none.
         with_panel: False hides the panel from the prompt (the no-panel baseline at the same budget); buckets stay the same.
     """
-    buckets = bucket(panel, np.array([c.answer for c in cases]))
-    order = stage_order(stage, buckets, profile.grpo.prompts_per_step, seed)
-    gamma, beta = coefficients(stage, buckets[order])
-    chosen = [cases[int(i)] for i in order]
-    prompts = [prompt_of(cases[int(i)], departments[int(i)], panel[int(i)] if with_panel else None) for i in order]
-    rows = picture_rows(
-        [table.open_image(c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
-        [c.case_id for c in chosen], gamma.tolist(), beta.tolist(),
-    )  # fmt: skip
+    visited = visits(stage, bucket(panel, np.array([c.answer for c in cases])), profile.grpo.prompts_per_step, seed)
+    rows = visited_rows(table, cases, departments, panel if with_panel else None, visited)
     return train(model, processor, rows, profile.grpo, out, {"stage": stage.name}, seed, rewards, learning_rate)
+
+
+def visited_rows(
+    table: CaseTable, cases: Sequence[Case], departments: Sequence[str], panel: np.ndarray | None, visited: Visits
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows on which the attending trains, one a visit; ``panel`` (n, 3) int, None hides it from the prompt."""
+    order = visited.cases.tolist()
+    chosen = [cases[i] for i in order]
+    prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i in order]
+    return picture_rows(
+        [table.open_image(c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
+        [c.case_id for c in chosen], visited.gamma.tolist(), visited.beta.tolist(),
+    )  # fmt: skip
 
 
 def answer(
@@ -61,7 +67,8 @@ def answer(
         part = range(start, min(start + size, len(cases)))
         prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i in part]
         pictures = [table.open_image(cases[i]) for i in part]
-        texts += generate(model, processor, pictures, prompts, profile.grpo.max_new_tokens, temperature, seed + start)
+        answers = generate(model, processor, pictures, prompts, profile.grpo.max_new_tokens, temperature, seed + start)
+        texts += [a.text for a in answers]
     return texts
 
 

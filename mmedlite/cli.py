@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
         this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         if args.dry_run:
             return dry_run(this)
+        if this.profile.endpoint and not (args.replay or os.environ.get("OPENAI_API_KEY")):  # told before any training
+            print("OPENAI_API_KEY is not set: the run will stop at the first opinion that is not stored.", file=sys.stderr)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
         with PeakMemory() as peak:
             triage_step(this)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,6 +51,20 @@ def coefficients(stage: Stage, buckets: Sequence[str] | np.ndarray) -> tuple[np.
     """Entropy coefficient and KL weight of each case, by its bucket: two (n,) float arrays (paper App. F.2)."""
     gamma, beta = dict(zip(stage.buckets, stage.gamma, strict=True)), dict(zip(stage.buckets, stage.beta, strict=True))
     return np.array([gamma[b] for b in buckets]), np.array([beta[b] for b in buckets])
+
+
+class Visits(NamedTuple):
+    """The cases that training visits, in order."""
+
+    cases: np.ndarray  # (m,) int, indices of training cases
+    gamma: np.ndarray  # (m,) float, entropy coefficient of each visit
+    beta: np.ndarray  # (m,) float, KL weight of each visit
+
+
+def visits(stage: Stage, buckets: np.ndarray, prompts_per_step: int, seed: int) -> Visits:
+    """What a stage visits: its order, and the coefficients of each case."""
+    order = stage_order(stage, buckets, prompts_per_step, seed)
+    return Visits(order, *coefficients(stage, buckets[order]))
 
 
 def majority_vote(options: Sequence[int | None]) -> int:

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from mmedlite.asks import Ask, Estimate, Form, Reply, batch_seed
 from mmedlite.cases import CaseTable
-from mmedlite.models import generate, load_adapter, load_policy, load_processor, resolve
+from mmedlite.models import Answer, generate, load_adapter, load_policy, load_processor, resolve
 from mmedlite.profiles import InputError
 from mmedlite.prompts import specialist_prompt
 from mmedlite.provenance import weights_sha256
@@ -54,18 +54,20 @@ class LocalSpecialists:
         return None
 
     def answers(self, table: CaseTable, asks: Sequence[Ask]) -> Generator[list[tuple[Ask, Reply]], None, None]:
-        """Batches of one adapter each. A text that ends at the token limit is taken as it stands, as these answers have one sentence."""
+        """Batches of one adapter each."""
         groups: dict[str, list[Ask]] = {}
         for ask in asks:
             groups.setdefault(self.form.model(ask), []).append(ask)
         for adapter, group in groups.items():
             for batch in (group[i : i + BATCH] for i in range(0, len(group), BATCH)):
                 start, seed = time.perf_counter(), batch_seed(batch)
-                texts = self.generate(adapter, table, batch, seed)
+                answers = self.generate(adapter, table, batch, seed)
                 latency = round((time.perf_counter() - start) / len(batch), 4)
-                yield [(a, Reply(t, latency_s=latency, served_model=adapter, seed=seed)) for a, t in zip(batch, texts, strict=True)]
+                ends = ["stop" if a.ended else "length" for a in answers]
+                replies = [Reply(a.text, e, latency_s=latency, served_model=adapter, seed=seed) for a, e in zip(answers, ends, strict=True)]
+                yield list(zip(batch, replies, strict=True))
 
-    def generate(self, adapter: str, table: CaseTable, asks: Sequence[Ask], seed: int) -> list[str]:
+    def generate(self, adapter: str, table: CaseTable, asks: Sequence[Ask], seed: int) -> list[Answer]:
         """Sampled answers of one adapter to a batch of asks."""
         if self._model is None:
             self._processor = load_processor(self.folder / "base")

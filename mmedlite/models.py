@@ -9,7 +9,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -233,18 +233,25 @@ def load_adapter(model: Any, folder: str | Path, name: str = "default", trainabl
     return model
 
 
+class Answer(NamedTuple):
+    """What a policy wrote."""
+
+    text: str
+    ended: bool  # False: the token limit cut it
+
+
 @torch.no_grad()
 def generate(
     model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], max_new_tokens: int,
     temperature: float = 0.0, seed: int = 0,
-) -> list[str]:  # fmt: skip
+) -> list[Answer]:  # fmt: skip
     """Answer a batch of (image, prompt) pairs; greedy at temperature 0, else sampled from the full vocabulary.
 
     Args:
         images: n pictures. prompts: n texts. max_new_tokens: tokens. seed: of the sampling.
 
     Returns:
-        n texts without special tokens (``<think>`` and ``<answer>`` are kept: they are ordinary tokens).
+        n answers; their texts are without special tokens (``<think>`` and ``<answer>`` are kept: they are ordinary tokens).
     """
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
     batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True).to(model.device)
@@ -255,9 +262,9 @@ def generate(
         do_sample=temperature > 0, temperature=temperature or None, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
         eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), suppress_tokens=[ids(t) for t in VISION_TOKENS],
     )  # fmt: skip
-    out = model.generate(**batch, generation_config=config)  # (n, prompt + new)
-    texts_out: list[str] = processor.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [t.strip() for t in texts_out]
+    new = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]  # (n, new)
+    ended = (new == config.eos_token_id).any(1).tolist()  # (n,)
+    return [Answer(t.strip(), e) for t, e in zip(processor.tokenizer.batch_decode(new, skip_special_tokens=True), ended, strict=True)]
 
 
 def completion_log_probs(

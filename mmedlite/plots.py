@@ -6,9 +6,8 @@ data; a figure without one is not shown.
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,6 @@ from mmedlite.profiles import DEPARTMENTS, InputError
 STYLE = Path(__file__).with_name("mmedlite.mplstyle")
 MARKERS, LINES, HATCHES = "osD^vPX", ("-", "--", ":", "-."), ("", "//", "xx")
 CURVES = ("reward", "format", "accuracy", "entropy", "decision_entropy", "kl", "equal_groups")
-VERDICTS = {  # only a reproduction may say that a claim of the paper holds
-    "audit": ("adds up", "does not add up"),
-    "mechanism": ("seen", "not seen", "depends"),
-    "reproduction": ("holds", "does not hold"),
-}
 
 
 class Drawing(Figure):
@@ -131,24 +125,27 @@ def policy_path(stages: Mapping[str, Sequence[float]], curve: np.ndarray | None 
     return fig, f"Path of the policy over the trust plane, in order: {said}."
 
 
-def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float] = (), e: int = 3) -> tuple[Drawing, str]:
-    """What e correlated doctors are worth; panels: name -> correlation of errors rho; dialled: rho of further panels, simulated."""
-    table = pd.DataFrame({"rho": panels, "effective": {n: evaluation.effective_doctors(r, e) for n, r in panels.items()}})
+def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float], implied: Mapping[str, float]) -> tuple[Drawing, str]:
+    """What three doctors are worth; panels: name -> correlation of errors rho; dialled: simulated ones; implied: a range of them."""
+    rhos, worth = {**panels, **implied}, evaluation.effective_doctors
+    table = pd.DataFrame({"rho": rhos, "effective": {n: worth(r) for n, r in rhos.items()}})
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
         rho = np.linspace(0, 1, 101)
         for x, mark in ((rho, "--"), (dialled, "o")):
-            axes.plot(x, [evaluation.effective_doctors(r, e) for r in x], mark, color="0.35", markerfacecolor="none")
-        for i, (name, (r, worth)) in enumerate(zip(table.index, table.to_numpy(), strict=True)):
-            axes.plot(r, worth, MARKERS[i % 7], color=f"C{i % 7}", clip_on=False, zorder=3)
-            right_end = r > 0.85  # there the free space lies below the curve
-            at = (r - 0.03, worth - 0.12) if right_end else (r + 0.01, worth + 0.08)
-            axes.text(*at, f"{name}: {worth:.1f}", ha="right" if right_end else "left")
-        axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.75, e + 0.1))
+            axes.plot(x, [worth(r) for r in x], mark, color="0.35", markerfacecolor="none")
+        most, *_, least = sorted(map(worth, implied.values()), reverse=True)
+        axes.plot(ends := [min(implied.values()), max(implied.values())], [most, least], color="C2", lw=7, alpha=0.5)
+        axes.text(ends[0], most + 0.1, f"implied by {', '.join(implied)}: {least:.2f} to {most:.2f}", ha="center")
+        for i, (name, r) in enumerate(panels.items()):
+            axes.plot(r, worth(r), MARKERS[i % 7], color=f"C{(0, 1, 3, 4)[i % 4]}", clip_on=False, zorder=3)
+            at, side = ((r + 0.01, worth(r) + 0.08), "left") if r < 0.85 else ((r - 0.03, worth(r) - 0.12), "right")
+            axes.text(*at, f"{name}: {worth(r):.1f}", ha=side)
+        axes.set(xlabel="correlation of two doctors' errors", ylabel="effective doctors", ylim=(0.75, 3.1))
 
     said = "; ".join(f"{name}: correlation {r:.2f}, worth {w:.2f}" for name, r, w in table.itertuples())
-    return draw(paint, table), f"Effective doctors of {e} against correlation of errors. {said}; {len(dialled)} simulated as circles."
+    return draw(paint, table), f"Effective doctors of 3 against correlation of errors. {said}; {len(dialled)} simulated as circles."
 
 
 def consultation_matrix(matrix: Any, route: Sequence[int]) -> tuple[Drawing, str]:
@@ -279,22 +276,3 @@ def contact_sheet(images: Sequence[Any], titles: Sequence[str], columns: int = 7
 
     fig = draw(paint, pd.DataFrame({"picture": list(titles)}), (1.25 * min(columns, len(images)), 1.45 * rows))
     return fig, f"Contact sheet of {len(images)} pictures: {'; '.join(titles)}."
-
-
-def claims_ledger(claims: Iterable[Mapping[str, str]]) -> tuple[str, str]:
-    """HTML table of claims {claim, kind, evidence, verdict} and its alt text; a verdict must suit its kind."""
-    claims = list(claims)
-    for row, claim in enumerate(claims):
-        allowed = VERDICTS.get(claim["kind"], ())
-        if not claim["verdict"].startswith(allowed or "\0"):
-            choices = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in VERDICTS.items())
-            what = f"a claim of kind '{claim['kind']}' cannot be '{claim['verdict']}'"
-            raise InputError(what, f"claim {row}", f"use {choices}")
-    columns = ("claim", "kind", "evidence", "verdict")
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(c[k])}</td>" for k in columns) + "</tr>" for c in claims)
-    head = "".join(f'<th scope="col">{k}</th>' for k in columns)
-    alt = f"Ledger of {len(claims)} claims: " + "; ".join(f"{c['claim']}: {c['verdict']} ({c['kind']})" for c in claims) + "."
-    return (
-        f"<table><caption>{html.escape(alt)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
-        alt,
-    )

@@ -45,7 +45,7 @@ def route(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Se
     for start in tqdm(range(0, len(cases), size), desc="routing", mininterval=2):
         part = cases[start : start + size]
         pictures = [table.open_image(c) for c in part]
-        texts = generate(model, processor, pictures, [triage_prompt()] * len(part), profile.grpo.max_new_tokens)
-        options = [parse_strict(t, DEPARTMENTS).option for t in texts]
+        answers = generate(model, processor, pictures, [triage_prompt()] * len(part), profile.grpo.max_new_tokens)
+        options = [parse_strict(a.text, DEPARTMENTS).option for a in answers]
         found += [None if o is None else DEPARTMENTS[o] for o in options]
     return found

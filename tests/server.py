@@ -83,7 +83,8 @@ def tiny(folder: Path) -> Callable[[dict[str, Any]], str]:
             if body["model"] not in loaded:
                 loaded[body["model"]] = load_adapter(load_policy(folder / "base"), folder / "adapters" / body["model"], body["model"])
             model = loaded[body["model"]]
-            return generate(model, processor, [picture.convert("RGB")], [prompt], body["max_tokens"], body["temperature"], body["seed"])[0]
+            limits = body["max_tokens"], body["temperature"], body["seed"]
+            return generate(model, processor, [picture.convert("RGB")], [prompt], *limits)[0].text
 
     return answer
 

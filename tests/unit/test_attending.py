@@ -13,7 +13,7 @@ import torch
 from mmedlite import attending
 from mmedlite.cases import CaseTable
 from mmedlite.curriculum import bucket, stage_order
-from mmedlite.models import completion_log_probs
+from mmedlite.models import Answer, completion_log_probs
 from mmedlite.profiles import InputError, Profile, Stage, load_profile
 from mmedlite.prompts import ALONE_ROLE, PANEL_ROLE, attending_prompt
 from tests.small import adapter, base, policy, processor, profile, same, table
@@ -92,10 +92,10 @@ def test_a_stage_that_is_too_small(clinic: CaseTable, small: Profile, tmp_path: 
 def test_answers_come_in_batches_and_in_order(monkeypatch: pytest.MonkeyPatch, clinic: CaseTable, small: Profile) -> None:
     cases, calls = clinic.split("train"), []
 
-    def generate(model: Any, tools: Any, pictures: Any, prompts: list[str], *how: Any) -> list[str]:
+    def generate(model: Any, tools: Any, pictures: Any, prompts: list[str], *how: Any) -> list[Answer]:
         _, temperature, seed = how
         calls.append((len(pictures), temperature, seed))
-        return prompts
+        return [Answer(p, True) for p in prompts]
 
     monkeypatch.setattr(attending, "generate", generate)
     profile = replace(small, eval_batch=5)

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ORDER = [
     *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "prompt_once", "models", "opinions", "store"),
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
+    *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
-    *("summary", "rescore", "run", "side_by_side", "pipeline", "checks", "verify", "plots", "widgets"),
+    *("summary", "rescore", "run", "side_by_side", "pipeline", "checks", "verify", "plots", "claims", "widgets"),
     *("inspector", "store_demo", "doctor", "demo", "plan", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))

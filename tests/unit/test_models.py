@@ -366,8 +366,10 @@ def test_no_vision_token_is_ever_generated(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_answer_ends_at_its_end() -> None:
-    texts = generate(base(), processor(), pictures(4), PROMPTS, 12, temperature=1.0, seed=1)
-    assert all("<|im_end|>" not in t and "<|endoftext|>" not in t for t in texts)
+    answers = generate(base(), processor(), pictures(4), PROMPTS, 12, temperature=1.0, seed=1)
+    assert all("<|im_end|>" not in a.text and "<|endoftext|>" not in a.text for a in answers)
+    limits = [generate(base(likely="<|im_end|>", strength=s), processor(), pictures(4), PROMPTS, 4) for s in (50, -50)]
+    assert [[a.ended for a in some] for some in limits] == [[True] * 4, [False] * 4]
 
 
 def test_log_probabilities_of_a_completion() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from mmedlite import cli, grpo, plan
 from mmedlite.local_specialists import LocalSpecialists
+from mmedlite.models import Answer
 from mmedlite.plan import Plan, Timing, timed, told
 from mmedlite.profiles import InputError
 from mmedlite.run import Run
@@ -106,9 +107,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
               ("specialists = ", f'specialists = "{specialists(tmp_path / "specialists").as_posix()}" #')]  # fmt: skip
     policy().save_pretrained(tmp_path / "reference" / "adapters" / "triage")
 
-    def answers(self: Any, adapter: str, table: Any, asks: Sequence[Any], seed: int) -> list[str]:
+    def answers(self: Any, adapter: str, table: Any, asks: Sequence[Any], seed: int) -> list[Answer]:
         draws = [zlib.crc32(f"{a.case.case_id} {adapter} {a.sample_index}".encode()) for a in asks]
-        return [f"<answer>{a.case.options[d % len(a.case.options)]}</answer>" for a, d in zip(asks, draws, strict=True)]
+        return [Answer(f"<answer>{a.case.options[d % len(a.case.options)]}</answer>", True) for a, d in zip(asks, draws, strict=True)]
 
     monkeypatch.setattr(Run, "reference", tmp_path / "reference")
     monkeypatch.setattr(Run, "opinions", tmp_path / "shipped")

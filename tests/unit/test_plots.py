@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmedlite import plots
+from mmedlite import claims, plots
 from mmedlite.profiles import InputError
 
 CURVE = np.array([[0.5, 0.8], [0.9, 0.2], [1.0, 0.0]])
@@ -21,7 +21,7 @@ DRAWINGS: dict[str, Any] = {
     "trust_plane": lambda: plots.trust_plane(POINTS, CURVE),
     "trust_plane_bare": lambda: plots.trust_plane(POINTS),
     "policy_path": lambda: plots.policy_path(POINTS, CURVE),
-    "effective_doctors": lambda: plots.effective_doctors({"diverse": 0.2, "same": 1.0}, [0.0, 0.5]),
+    "effective_doctors": lambda: plots.effective_doctors({"diverse": 0.2, "same": 1.0}, [0.0, 0.5], {"A": 0.7, "B": 0.8}),
     "consultation_matrix": lambda: plots.consultation_matrix(np.eye(7) * 0.2 + 0.6, [0, 1, 2, 3, 4, 5, 5]),
     "buckets": lambda: plots.buckets_vs_redraw([[80, 20, 0], [10, 30, 10], [0, 15, 5]]),
     "forest": lambda: plots.paired_differences(
@@ -177,13 +177,13 @@ CLAIM = {"claim": "Order <b>matters</b>", "kind": "mechanism", "evidence": "30 s
 
 
 def test_ledger_is_escaped_and_keeps_to_its_kind() -> None:
-    page, alt = plots.claims_ledger([CLAIM, CLAIM | {"kind": "audit", "verdict": "adds up"}])
+    page, alt = claims.ledger([CLAIM, CLAIM | {"kind": "audit", "verdict": "adds up"}])
     assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page and page.count("<tr>") == 3
     assert "Order <b>matters</b>: not seen (mechanism)" in alt
     for kind, verdict in [("mechanism", "holds"), ("audit", "holds"), ("mechanism", ""), ("opinion", "seen")]:
         with pytest.raises(InputError, match="claim 0"):
-            plots.claims_ledger([CLAIM | {"kind": kind, "verdict": verdict}])
-    plots.claims_ledger([CLAIM | {"verdict": "depends on the correlation of errors"}])
+            claims.ledger([CLAIM | {"kind": kind, "verdict": verdict}])
+    claims.ledger([CLAIM | {"verdict": "depends on the correlation of errors"}])
 
 
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:

@@ -19,6 +19,7 @@ from mmedlite import run as run_module
 from mmedlite.asks import Ask
 from mmedlite.cases import CaseTable
 from mmedlite.local_specialists import LocalSpecialists
+from mmedlite.models import Answer
 from mmedlite.opinions import MissingOpinion
 from mmedlite.profiles import InputError, Stage
 from mmedlite.provenance import code_sha256, no_nan
@@ -40,10 +41,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def hashed_answers(self: LocalSpecialists, adapter: str, table: CaseTable, asks: Sequence[Ask], seed: int) -> list[str]:
+def hashed_answers(self: LocalSpecialists, adapter: str, table: CaseTable, asks: Sequence[Ask], seed: int) -> list[Answer]:
     """Specialists that guess by a hash of the request."""
     draws = [zlib.crc32(f"{a.case.case_id} {adapter} {a.sample_index}".encode()) for a in asks]
-    return [f"<answer>{a.case.options[d % len(a.case.options)]}</answer>" for a, d in zip(asks, draws, strict=True)]
+    return [Answer(f"<answer>{a.case.options[d % len(a.case.options)]}</answer>", True) for a, d in zip(asks, draws, strict=True)]
 
 
 @pytest.fixture

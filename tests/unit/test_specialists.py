@@ -17,6 +17,7 @@ from mmedlite.cases import Case, CaseTable
 from mmedlite.curriculum import BUCKETS
 from mmedlite.evaluation import bucket_report
 from mmedlite.local_specialists import LocalSpecialists
+from mmedlite.models import Answer
 from mmedlite.opinions import COLUMNS, MissingOpinion, request_key
 from mmedlite.profiles import DEPARTMENTS, InputError
 from mmedlite.simulated import SimulatedSpecialists
@@ -278,3 +279,16 @@ def test_shipped_specialists(root: Path) -> None:
     shipped = LocalSpecialists(root / "artifacts" / "specialists", PANELS)
     assert {p.name for p in (shipped.folder / "adapters").iterdir()} == {f"{d}-{i}" for d in DEPARTMENTS for i in range(3)}
     assert all(f.stat().st_size <= 200_000 for f in shipped.folder.glob("adapters/*/*.safetensors"))
+
+
+def test_an_answer_cut_at_the_token_limit_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it names an option: a local specialist's text without its end is a failure, kept, and not asked again."""
+    source, store = LocalSpecialists(specialists(tmp_path / "s"), PANELS), OpinionStore(tmp_path / "o")
+    cut = {"c-0": Answer("<answer>mass</answer> mass mass", False), "c-1": Answer("<answer>mass</answer>", True)}
+    monkeypatch.setattr(source, "generate", lambda adapter, table, asks, seed: [cut[a.case.case_id] for a in asks])
+    votes, asked = panel_options(CASES[:2], ["Oncologist"] * 2, "paper_like", TABLE, store, source)
+    assert votes.tolist() == [[-1] * 3, [1] * 3] and asked == 6
+    assert {store.failure(k)["reason"] for k in store.failures} == {"truncated"} and len(store) == 3
+    assert {row["finish_reason"] for row in store.values()} == {"stop"}
+    again, asked = panel_options(CASES[:2], ["Oncologist"] * 2, "paper_like", TABLE, OpinionStore(tmp_path / "o"), source)
+    assert again.tolist() == votes.tolist() and asked == 0

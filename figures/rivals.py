@@ -1,0 +1,151 @@
+"""The baselines that the paper leaves out, all from the same stored answers and the same training cases; steps of ``make artifacts``.
+
+Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates. Each
+keeps its rows under ``results/<panel>/test/<name>.parquet`` of the reference run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from data_prep.tiny_examples import reading
+from mmedlite import attending, sft
+from mmedlite.attending import lean, option_scores, prompt_of
+from mmedlite.baselines import any_correct, fit_three_weights, reliability_weights, three_weights, weighted_vote
+from mmedlite.curriculum import BUCKETS, majority_vote
+from mmedlite.pipeline import BIASES
+from mmedlite.profiles import Stage
+from mmedlite.rewards import reward_parts
+from mmedlite.run import Run
+
+CALLS = 5  # of the method itself: triage, three specialists, the attending
+
+
+def answers_of(run: Run, split: str) -> np.ndarray:
+    """The right options of a split: (n,) int."""
+    return np.array([c.answer for c in run.cases(split)])
+
+
+def read_options(run: Run, split: str, panel: np.ndarray | None, texts: Sequence[str]) -> list[np.ndarray]:
+    """The untrained policy's log-probability of each option after its own reasoning."""
+    return option_scores(run.policy(), run.processor, run.table, run.cases(split), run.routes(split), panel, texts, run.profile)
+
+
+def readers(run: Run, panel: str) -> None:
+    """Votes, single specialists, the oracle, the three-weight reader, and the untrained policy with one bias towards the panel."""
+    votes = {split: run.panel(split, panel) for split in ("train", "validation", "test")}
+    truth = {split: answers_of(run, split) for split in votes}
+    slots = max(len(c.options) for c in run.table)
+    alone = {s: run.rows(f"{panel}/{s}/no_panel")["text"].tolist() if s == "test" else alone_texts(run, s) for s in ("validation", "test")}
+    own = {s: read_options(run, s, None, texts) for s, texts in alone.items()}
+    weights = fit_three_weights(own["validation"], votes["validation"], truth["validation"])
+    with_panel = {s: run.rows(f"{panel}/{s}/untrained_panel")["text"].tolist() for s in ("validation", "test")}
+    leaning = {s: read_options(run, s, votes[s], texts) for s, texts in with_panel.items()}
+    bias = max(BIASES, key=lambda b: (lean(leaning["validation"], votes["validation"], b) == truth["validation"]).mean())
+    counts = np.array([len(c.options) for c in run.cases("train")])
+    reliable = reliability_weights(votes["train"], truth["train"], counts)
+    again = run.panel("test", panel, redraw=True)
+    found: dict[str, Sequence[int] | np.ndarray] = {
+        **{f"specialist_{i + 1}": votes["test"][:, i] for i in range(votes["test"].shape[1])},
+        "reliability_vote": weighted_vote(votes["test"], reliable, slots),
+        "any_correct": any_correct(votes["test"], truth["test"]),
+        "three_weights": three_weights(weights, own["test"], votes["test"]),
+        "untrained_bias": lean(leaning["test"], votes["test"], bias),
+        f"vote_of_{CALLS}": [majority_vote(v) for v in np.hstack([votes["test"], again])[:, :CALLS].tolist()],
+    }
+    for name, options in found.items():
+        run.keep(run.choices(name, "test", panel, [int(o) for o in options]), f"{panel}/test/{name}")
+
+
+def alone_texts(run: Run, split: str) -> list[str]:
+    """The untrained policy's greedy answers from the picture alone."""
+    return attending.answer(run.policy(), run.processor, run.table, run.cases(split), run.routes(split), None, run.profile, "reading alone")
+
+
+def self_consistency(run: Run, panel: str) -> None:
+    """Majority of as many sampled answers (T = 1) of the untrained policy, without the panel, as the method has calls."""
+    cases, sent = run.cases("test"), run.routes("test")
+    draws = []
+    for seed in range(CALLS):
+        texts = attending.answer(run.policy(), run.processor, run.table, cases, sent, None, run.profile, "sampling", 1.0, 1000 * seed)
+        draws.append(run.score("self_consistency", "test", panel, texts)["option"])
+    voted = [majority_vote(v) for v in np.stack(draws, 1).tolist()]
+    run.keep(run.choices("self_consistency", "test", panel, voted), f"{panel}/test/self_consistency")
+
+
+def updates(run: Run) -> int:
+    """How many the recommended recipe has."""
+    return sum(s.steps for s in run.profile.attending.recipe)
+
+
+def fit(run: Run, panel: str, name: str, index: Sequence[int], texts: Sequence[str]) -> None:
+    """SFT of a fresh adapter on texts for training cases (``index``), as many updates as the recipe has; its test answers are kept."""
+    cases, sent, said = run.cases("train"), run.routes("train"), run.panel("train", panel)
+    prompts, model = [prompt_of(cases[i], sent[i], said[i]) for i in index], run.fresh()
+    batch, rate = run.profile.grpo.prompts_per_step * run.profile.grpo.generations // 2, run.profile.grpo.learning_rate
+    sft.train(
+        model, run.processor, lambda k: run.table.open_image(cases[index[k]]), prompts, texts, updates(run), batch, run.seed, rate
+    )  # fmt: skip
+    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+
+
+def sft_reasoning(run: Run, panel: str) -> None:
+    """SFT with the reasoning written out, from the clinic's own facts of each picture (an annotator, simulated)."""
+    facts = [c.meta for c in run.cases("train")]
+    read = [f"{reading(m['finding'], m['place'])}, {'marked' if m['marked'] else 'clear'}" for m in facts]
+    texts = [f"<think>{r}</think><answer>{c.answer_text}</answer>" for r, c in zip(read, run.cases("train"), strict=True)]
+    fit(run, panel, "sft_reasoning", range(len(texts)), texts)
+
+
+def rejection(run: Run, panel: str) -> None:
+    """Rejection-sampling fine-tuning: as many rollouts of the untrained policy a case as GRPO draws, those with full reward kept."""
+    cases, sent, said = run.cases("train"), run.routes("train"), run.panel("train", panel)
+    index, kept = list[int](), list[str]()
+    for turn in range(run.profile.grpo.generations):
+        texts = attending.answer(run.policy(), run.processor, run.table, cases, sent, said, run.profile, "rollouts", 1.0, 10_000 * turn)
+        for i, (case, text) in enumerate(zip(cases, texts, strict=True)):
+            parts = reward_parts(text, case.options, case.answer)
+            if parts["format"] and parts["accuracy"]:
+                index.append(i)
+                kept.append(text)
+    fit(run, panel, "rejection", index, kept)
+
+
+def arms(run: Run) -> dict[str, Sequence[Stage]]:
+    """GRPO with one stage: plain (no entropy term, no buckets), and each bucket alone with its own coefficients."""
+    recipe, printed = run.profile.attending.recipe, run.profile.attending.paper_schedule
+    plain = replace(recipe[-1], name="plain", gamma=(0.0,) * len(BUCKETS), steps=updates(run))
+    return {"plain_grpo": (plain,), **{f"{s.name}_alone": (replace(s, steps=updates(run)),) for s in printed}}
+
+
+def grpo_arm(run: Run, panel: str, name: str) -> None:
+    """One of ``arms``, trained and answered."""
+    model = run.train_attending(panel, arms(run)[name], f"{panel}_{name}")
+    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+
+
+def steps(panels: Sequence[str]) -> list[tuple[Callable[[Run, str], Any], str]]:
+    """Everything that is missing of a panel, one step a pair, for ``side_by_side``."""
+    return [(missing, f"{panel}/{name}") for panel in panels for name in (*STEPS, *GRPO)]
+
+
+STEPS: dict[str, tuple[Callable[[Run, str], None], str]] = {  # step: (function, the last rows it keeps)
+    "readers": (readers, f"vote_of_{CALLS}"), "self_consistency": (self_consistency, "self_consistency"),
+    "sft_reasoning": (sft_reasoning, "sft_reasoning"), "rejection": (rejection, "rejection"),
+}  # fmt: skip
+GRPO = ("plain_grpo", "easy_alone", "medium_alone", "hard_alone")
+
+
+def missing(run: Run, name: str) -> None:
+    """Run one step of one panel ("panel/step") unless its rows are there."""
+    panel, step = name.split("/")
+    if run.has_own_rows(f"{panel}/test/{STEPS[step][1] if step in STEPS else step}"):
+        return
+    if step in STEPS:
+        STEPS[step][0](run, panel)
+    else:
+        grpo_arm(run, panel, step)

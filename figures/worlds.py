@@ -1,0 +1,140 @@
+"""The experiment of ``analysis_plan.md``: arms that differ in one thing, in worlds that nobody has seen.
+
+``python -m figures.worlds`` runs what is missing, two worlds at a time; stopped in any way, it goes on where it was. A finished world is one
+file, ``figures/data/worlds/<seed>.parquet``: a row a panel and test case, with the case's facts and, an arm a column, what was answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_prep import phantoms
+from mmedlite.attending import answer, option_scores, visited_rows
+from mmedlite.baselines import fit_three_weights, three_weights
+from mmedlite.contrasts import schedule
+from mmedlite.curriculum import bucket, majority_vote
+from mmedlite.grpo import train
+from mmedlite.profiles import ROOT, load_profile
+from mmedlite.rewards import accuracy_reward, format_reward
+from mmedlite.run import Run
+from mmedlite.side_by_side import side_by_side
+
+PLAN, OUT, WORK = ROOT / "figures" / "analysis_plan.md", ROOT / "figures" / "data" / "worlds", ROOT / "runs" / "worlds"
+SIZES = {"train": 3600, "validation": 1000, "test": 1600}
+WORLDS, EXPLORED = 10, 3
+ARMS = [*(("printed", c) for c in ("as_is", "shuffled", "hard_out", "hard_rehearsed", "entropy_off", "kl_off")), ("recommended", "as_is")]
+EXPLORATORY = [("printed", "reversed"), *(("recommended", c) for c in ("shuffled", "hard_out", "entropy_off", "kl_off"))]
+UNTRAINED = ("majority_vote", "untrained_panel", "no_panel", "three_weights")
+FACTS = ["panel", "case_id", "question_type", "n_options", "answer", "difficulty", "unanimous", "panel_vote"]
+
+
+def recipe_sha256() -> str:
+    """Hash of the plan and of what it calls the printed and the recommended recipe, with the settings of their updates."""
+    profile = load_profile("tiny")
+    recipes = {name: asdict(part) for name, part in (("attending", profile.attending), ("grpo", profile.grpo), ("lora", profile.lora))}
+    return hashlib.sha256(PLAN.read_bytes() + json.dumps(recipes, sort_keys=True).encode()).hexdigest()
+
+
+def script_sha256() -> str:
+    """Hash of what decides an arm beside the code that every run is stamped with."""
+    files = (Path(__file__), *(ROOT / "mmedlite" / name for name in ("baselines.py", "contrasts.py")))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def world_seeds() -> list[int]:
+    """The seeds of the worlds, from the committed plan and recipes; clinic 0 is none of them."""
+    return [1 + int(hashlib.sha256(f"{recipe_sha256()} world {i}".encode()).hexdigest()[:8], 16) % 1_000_000 for i in range(WORLDS)]
+
+
+def open_world(seed: int) -> Run:
+    """The run of a world; its clinic is drawn if it is not there."""
+    table = WORK / f"{seed}-cases"
+    if not (table / "card.json").exists():
+        phantoms.build(table, seed, SIZES)
+    return Run(WORK / str(seed), "tiny", table, seed)
+
+
+def train_arm(run: Run, panel: str, recipe: str, change: str) -> None:
+    """Train one arm on one panel and keep its answers to the test cases, greedy."""
+    profile, cases, options = run.profile, run.cases("train"), run.panel("train", panel)
+    stages = profile.attending.paper_schedule if recipe == "printed" else profile.attending.recipe
+    planned = schedule(change, stages, bucket(options, np.array([c.answer for c in cases])), profile.grpo.prompts_per_step, run.seed)
+    model, out = run.fresh(), run.folder / "rollouts" / f"{panel}-{recipe}-{change}"
+    for stage, visited in zip(stages, planned, strict=True):
+        rows = visited_rows(run.table, cases, run.routes("train"), options, visited)
+        train(model, run.processor, rows, profile.grpo, out, {"stage": stage.name}, run.seed, (format_reward, accuracy_reward))
+    name = f"{recipe}_{change}"
+    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+    shutil.rmtree(out)
+
+
+def untrained(run: Run, panel: str) -> None:
+    """Keep what the vote, the untrained policy and the three-weight reader say of the test cases."""
+    policy, read = run.policy(), {}
+    for split in ("validation", "test"):
+        cases, sent = run.cases(split), run.routes(split)
+        texts = answer(policy, run.processor, run.table, cases, sent, None, run.profile, "reading alone")
+        read[split] = texts, option_scores(policy, run.processor, run.table, cases, sent, None, texts, run.profile)
+    weights = fit_three_weights(read["validation"][1], run.panel("validation", panel), np.array([c.answer for c in run.cases("validation")]))
+    votes = run.panel("test", panel)
+    run.keep(run.choices("majority_vote", "test", panel, [majority_vote(v) for v in votes.tolist()]), f"{panel}/test/majority_vote")
+    run.keep(run.answer(policy, "untrained_panel", "test", panel), f"{panel}/test/untrained_panel")
+    run.keep(run.score("no_panel", "test", panel, read["test"][0]), f"{panel}/test/no_panel")
+    chosen = three_weights(weights, read["test"][1], votes).tolist()
+    run.keep(run.choices("three_weights", "test", panel, chosen), f"{panel}/test/three_weights")
+
+
+def world(_: Run, seed: str) -> None:
+    """Every arm of one world that is missing, then its file."""
+    arms = [*ARMS, *(EXPLORATORY if int(seed) in world_seeds()[:EXPLORED] else [])]
+    names = [*UNTRAINED, *("_".join(arm) for arm in arms)]
+    if (OUT / f"{seed}.parquet").exists() and set(names) <= set(pd.read_parquet(OUT / f"{seed}.parquet").columns):
+        return
+    run = open_world(int(seed))
+    for panel in run.profile.panels:
+        if not run.has_own_rows(f"{panel}/test/three_weights"):
+            untrained(run, panel)
+        for recipe, change in arms:
+            if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
+                train_arm(run, panel, recipe, change)
+    collect(run, names)
+    shutil.rmtree(WORK / f"{seed}-cases")
+
+
+def collect(run: Run, names: list[str]) -> None:
+    """One file of a world: facts of each test case and what each arm answered: its text, or the option of a system that writes none."""
+    parts = []
+    for panel in run.profile.panels:
+        rows = {name: run.rows(f"{panel}/test/{name}") for name in names}
+        said = {name: r["text"] if r["text"].any() else r["option"].astype(str) for name, r in rows.items()}
+        first = rows[names[0]]
+        marked = [c.meta["marked"] for c in run.cases("test")]
+        parts.append(first[FACTS].assign(marked=marked, options=[json.dumps(c.options) for c in run.cases("test")], **said))
+    OUT.mkdir(parents=True, exist_ok=True)
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs = {
+        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": script_sha256(), "cases_sha256": run.table.sha256
+    }  # fmt: skip
+    frame.to_parquet(part := OUT / f"{run.seed}.part", compression="zstd", index=False)
+    part.replace(OUT / f"{run.seed}.parquet")
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", type=int, default=WORLDS, help="only so many of them")
+    seeds = world_seeds()[: parser.parse_args().worlds]
+    print(f"worlds {', '.join(map(str, seeds))}; the plan's hash {recipe_sha256()[:12]}")
+    side_by_side(Run(WORK / "clinic-0"), [(world, str(seed)) for seed in seeds])
+
+
+if __name__ == "__main__":
+    main()
