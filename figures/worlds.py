@@ -22,6 +22,7 @@ from mmedlite.baselines import fit_three_weights, three_weights
 from mmedlite.contrasts import schedule
 from mmedlite.curriculum import bucket, majority_vote
 from mmedlite.grpo import train
+from mmedlite.models import load_adapter, load_policy
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
@@ -67,13 +68,20 @@ def train_arm(run: Run, panel: str, recipe: str, change: str) -> None:
     profile, cases, options = run.profile, run.cases("train"), run.panel("train", panel)
     stages = profile.attending.paper_schedule if recipe == "printed" else profile.attending.recipe
     planned = schedule(change, stages, bucket(options, np.array([c.answer for c in cases])), profile.grpo.prompts_per_step, run.seed)
-    model, out = run.fresh(), run.folder / "rollouts" / f"{panel}-{recipe}-{change}"
+    model, out, visited_so_far = run.fresh(), run.folder / "rollouts" / f"{panel}-{recipe}-{change}", hashlib.sha256(panel.encode())
     for stage, visited in zip(stages, planned, strict=True):
+        visited_so_far.update(b"".join(column.tobytes() for column in visited))
+        done = run.folder / "adapters" / visited_so_far.hexdigest()[:16]  # arms that begin alike share their first stages
+        if done.exists():
+            model = load_adapter(load_policy(profile.policy, profile.dtype), done, trainable=True)
+            continue
         rows = visited_rows(run.table, cases, run.routes("train"), options, visited)
         train(model, run.processor, rows, profile.grpo, out, {"stage": stage.name}, run.seed, (format_reward, accuracy_reward))
+        model.save_pretrained(part := done.with_suffix(".part"), selected_adapters=["default"])
+        part.rename(done)
     name = f"{recipe}_{change}"
     run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
-    shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def untrained(run: Run, panel: str) -> None:
@@ -92,9 +100,10 @@ def untrained(run: Run, panel: str) -> None:
     run.keep(run.choices("three_weights", "test", panel, chosen), f"{panel}/test/three_weights")
 
 
-def world(_: Run, seed: str) -> None:
-    """Every arm of one world that is missing, then its file."""
-    arms = [*ARMS, *(EXPLORATORY if int(seed) in world_seeds()[:EXPLORED] else [])]
+def world(_: Run, name: str) -> None:
+    """Every missing arm of one world, then its file; name: "<seed>", or "<seed> more" with the exploratory arms."""
+    seed, *more = name.split()
+    arms = [*ARMS, *(EXPLORATORY if more else [])]
     names = [*UNTRAINED, *("_".join(arm) for arm in arms)]
     if (OUT / f"{seed}.parquet").exists() and set(names) <= set(pd.read_parquet(OUT / f"{seed}.parquet").columns):
         return
@@ -106,7 +115,6 @@ def world(_: Run, seed: str) -> None:
             if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
                 train_arm(run, panel, recipe, change)
     collect(run, names)
-    shutil.rmtree(WORK / f"{seed}-cases")
 
 
 def collect(run: Run, names: list[str]) -> None:
@@ -133,7 +141,8 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=WORLDS, help="only so many of them")
     seeds = world_seeds()[: parser.parse_args().worlds]
     print(f"worlds {', '.join(map(str, seeds))}; the plan's hash {recipe_sha256()[:12]}")
-    side_by_side(Run(WORK / "clinic-0"), [(world, str(seed)) for seed in seeds])
+    wanted = [*(str(seed) for seed in seeds), *(f"{seed} more" for seed in seeds[:EXPLORED])]
+    side_by_side(Run(WORK / "clinic-0"), [(world, name) for name in wanted])
 
 
 if __name__ == "__main__":
