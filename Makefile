@@ -1,8 +1,8 @@
-# The kit's commands: demo, test, test-all, lab, artifacts, figures. `install` and `slow` are steps of them.
+# The kit's commands: demo, test, test-all, verify, lab, artifacts, figures. `install` and `slow` are steps of them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lab artifacts figures install slow
+.PHONY: help demo test test-all lab artifacts figures install slow verify
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -20,8 +20,9 @@ help:
 	@echo "make lab                  open the notebooks in Jupyter Lab"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test, then the slow suites"
+	@echo "make verify               score and count everything stored again; a changed copy must be found"
 	@echo "make artifacts            rebuild everything stored (up to 4 hours; resumes)"
-	@echo "make figures              measure headroom, speed and cost of a step again, fill README and model cards"
+	@echo "make figures              count the stored evidence again, draw it, fill README"
 
 install: $(STAMP)
 
@@ -44,7 +45,9 @@ artifacts: $(STAMP)
 	$(PY) -m figures.artifacts
 
 figures: $(STAMP)
-	for script in figures/[a-z]*.py; do name=$$(basename "$$script" .py); [ "$$name" = artifacts ] || $(PY) -m "figures.$$name"; done
+	$(PY) -m figures.evidence
+	for script in figures/draw_*.py; do $(PY) -m "figures.$$(basename "$$script" .py)"; done
+	$(PY) -m figures.readme
 
 test: $(STAMP)
 	rm -rf reports runs/nbval
@@ -55,9 +58,15 @@ test: $(STAMP)
 		--nbval-kernel-startup-timeout=180 --junitxml=reports/notebooks.xml notebooks/0*.ipynb
 	$(PY) tests/check_suites.py reports test
 
+verify: $(STAMP)
+	test -f data/phantoms/card.json || $(PY) -m data_prep phantoms
+	$(PY) -m mmedlite verify artifacts
+	$(PY) -m mmedlite verify figures/data
+	$(PY) tests/tamper.py
+
 slow: $(STAMP)
 	$(PY) -m pytest tests/slow --junitxml=reports/slow.xml
 	$(PY) tests/check_suites.py reports all
 
-test-all: test
+test-all: test verify
 	$(MAKE) slow

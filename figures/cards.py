@@ -16,13 +16,12 @@ from data_prep.tiny_examples import OWN_READING, OWN_READING_CLOSING
 from mmedlite import attending
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case
-from mmedlite.evaluation import shares
+from mmedlite.evaluation import share_right, shares, signed, with_interval
 from mmedlite.models import generate
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.prompts import ALONE_ROLE, PANEL_ROLE
 from mmedlite.run import Run
 from mmedlite.summary import difference
-from mmedlite.widgets import share_right, signed, with_interval
 
 MARKER = ROOT / "figures" / "data" / "by_marker.json"
 LIMITS = (

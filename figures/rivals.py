@@ -1,27 +1,31 @@
-"""The baselines that the paper leaves out, all from the same stored answers and the same training cases; steps of ``make artifacts``.
+"""The baselines that the paper leaves out, all from the same stored answers and the same training cases of clinic 0.
 
-Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates. Each
-keeps its rows under ``results/<panel>/test/<name>.parquet`` of the reference run.
+Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates.
+``python -m figures.rivals`` runs what is missing beside the reference run of ``make artifacts`` and writes every system's answers to the test
+cases, a column each, to ``figures/data/rivals.parquet``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from data_prep.tiny_examples import reading
+from figures.artifacts import SEEDS, open_seed
+from figures.worlds import write_wide
 from mmedlite import attending, sft
 from mmedlite.attending import lean, option_scores, prompt_of
 from mmedlite.baselines import any_correct, fit_three_weights, reliability_weights, three_weights, weighted_vote
 from mmedlite.curriculum import BUCKETS, majority_vote
 from mmedlite.pipeline import BIASES
-from mmedlite.profiles import Stage
+from mmedlite.profiles import ROOT, Stage
 from mmedlite.rewards import reward_parts
 from mmedlite.run import Run
+from mmedlite.side_by_side import side_by_side
 
+OUT = ROOT / "figures" / "data" / "rivals.parquet"
 CALLS = 5  # of the method itself: triage, three specialists, the attending
 
 
@@ -128,11 +132,6 @@ def grpo_arm(run: Run, panel: str, name: str) -> None:
     run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
 
 
-def steps(panels: Sequence[str]) -> list[tuple[Callable[[Run, str], Any], str]]:
-    """Everything that is missing of a panel, one step a pair, for ``side_by_side``."""
-    return [(missing, f"{panel}/{name}") for panel in panels for name in (*STEPS, *GRPO)]
-
-
 STEPS: dict[str, tuple[Callable[[Run, str], None], str]] = {  # step: (function, the last rows it keeps)
     "readers": (readers, f"vote_of_{CALLS}"), "self_consistency": (self_consistency, "self_consistency"),
     "sft_reasoning": (sft_reasoning, "sft_reasoning"), "rejection": (rejection, "rejection"),
@@ -149,3 +148,22 @@ def missing(run: Run, name: str) -> None:
         STEPS[step][0](run, panel)
     else:
         grpo_arm(run, panel, step)
+
+
+# What ``make artifacts`` has trained, and the readers and policies above.
+STORED = ("trained", "untrained_panel", "no_panel", "majority_vote", "best_single", "ideal_reader", "sft", "paper_schedule", "rl_no_panel")
+OURS = (
+    *("specialist_1", "specialist_2", "specialist_3", "reliability_vote", f"vote_of_{CALLS}", "any_correct", "untrained_bias"),
+    *("three_weights", "self_consistency", "sft_reasoning", "rejection", *GRPO),
+)
+
+
+def main() -> None:
+    """Run what is missing, then write the table."""
+    run = open_seed(SEEDS[0])
+    side_by_side(run, [(missing, f"{panel}/{name}") for name in (*STEPS, *GRPO) for panel in run.profile.panels])
+    write_wide(run, (*STORED, *OURS), OUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import json
 import shutil
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,38 +21,23 @@ from mmedlite.attending import answer, option_scores, visited_rows
 from mmedlite.baselines import fit_three_weights, three_weights
 from mmedlite.contrasts import schedule
 from mmedlite.curriculum import bucket, majority_vote
+from mmedlite.evidence import ARMS, DATA, EXPLORATORY, EXPLORED, UNTRAINED, WORLDS, recipe_sha256, world_seeds
 from mmedlite.grpo import train
 from mmedlite.models import load_adapter, load_policy
-from mmedlite.profiles import ROOT, load_profile
+from mmedlite.profiles import ROOT
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
 
-PLAN, OUT, WORK = ROOT / "figures" / "analysis_plan.md", ROOT / "figures" / "data" / "worlds", ROOT / "runs" / "worlds"
+OUT, WORK = DATA / "worlds", ROOT / "runs" / "worlds"
 SIZES = {"train": 3600, "validation": 1000, "test": 1600}
-WORLDS, EXPLORED = 10, 3
-ARMS = [*(("printed", c) for c in ("as_is", "shuffled", "hard_out", "hard_rehearsed", "entropy_off", "kl_off")), ("recommended", "as_is")]
-EXPLORATORY = [("printed", "reversed"), *(("recommended", c) for c in ("shuffled", "hard_out", "entropy_off", "kl_off"))]
-UNTRAINED = ("majority_vote", "untrained_panel", "no_panel", "three_weights")
 FACTS = ["panel", "case_id", "question_type", "n_options", "answer", "difficulty", "unanimous", "panel_vote"]
-
-
-def recipe_sha256() -> str:
-    """Hash of the plan and of what it calls the printed and the recommended recipe, with the settings of their updates."""
-    profile = load_profile("tiny")
-    recipes = {name: asdict(part) for name, part in (("attending", profile.attending), ("grpo", profile.grpo), ("lora", profile.lora))}
-    return hashlib.sha256(PLAN.read_bytes() + json.dumps(recipes, sort_keys=True).encode()).hexdigest()
 
 
 def script_sha256() -> str:
     """Hash of what decides an arm beside the code that every run is stamped with."""
     files = (Path(__file__), *(ROOT / "mmedlite" / name for name in ("baselines.py", "contrasts.py")))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-def world_seeds() -> list[int]:
-    """The seeds of the worlds, from the committed plan and recipes; clinic 0 is none of them."""
-    return [1 + int(hashlib.sha256(f"{recipe_sha256()} world {i}".encode()).hexdigest()[:8], 16) % 1_000_000 for i in range(WORLDS)]
 
 
 def open_world(seed: int) -> Run:
@@ -114,25 +99,24 @@ def world(_: Run, name: str) -> None:
         for recipe, change in arms:
             if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
                 train_arm(run, panel, recipe, change)
-    collect(run, names)
+    write_wide(run, names, OUT / f"{seed}.parquet")
 
 
-def collect(run: Run, names: list[str]) -> None:
-    """One file of a world: facts of each test case and what each arm answered: its text, or the option of a system that writes none."""
+def write_wide(run: Run, names: Sequence[str], file: Path) -> None:
+    """A row a panel and test case, with the case's facts and, a column a system, its text, or the option where it writes none."""
     parts = []
     for panel in run.profile.panels:
         rows = {name: run.rows(f"{panel}/test/{name}") for name in names}
         said = {name: r["text"] if r["text"].any() else r["option"].astype(str) for name, r in rows.items()}
-        first = rows[names[0]]
         marked = [c.meta["marked"] for c in run.cases("test")]
-        parts.append(first[FACTS].assign(marked=marked, options=[json.dumps(c.options) for c in run.cases("test")], **said))
-    OUT.mkdir(parents=True, exist_ok=True)
+        parts.append(rows[names[0]][FACTS].assign(marked=marked, options=[json.dumps(c.options) for c in run.cases("test")], **said))
     frame = pd.concat(parts, ignore_index=True)
     frame.attrs = {
         "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": script_sha256(), "cases_sha256": run.table.sha256
     }  # fmt: skip
-    frame.to_parquet(part := OUT / f"{run.seed}.part", compression="zstd", index=False)
-    part.replace(OUT / f"{run.seed}.parquet")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
+    part.replace(file)
 
 
 def main() -> None:

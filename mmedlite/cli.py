@@ -117,10 +117,14 @@ def answers(args: argparse.Namespace) -> int:
 def verify(args: argparse.Namespace) -> int:
     """Check the hashes and re-score the stored rows of a run folder; prints every problem, 1 if there is one."""
     from mmedlite.cases import read_table
+    from mmedlite.report import write_report
     from mmedlite.verify import verify as check
 
     problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
     print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
+    run = Path(args.folder) / "run.json"
+    if run.is_file() and "attending" in json.loads((run.parent / "results.json").read_text(encoding="utf-8")):
+        print(f"The report: {write_report(run.parent, json.loads(run.read_text(encoding='utf-8')), problems)}")
     return int(bool(problems))
 
 

@@ -80,6 +80,22 @@ def paired_difference(a: Any, b: Any, clusters: Any, n_boot: int = 2000, seed: i
     return {"mean": float((a - b).mean()), "low": float(low), "high": float(high), "n": len(a)}
 
 
+def with_interval(mean: float, interval: Sequence[float]) -> str:
+    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"."""
+    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def share_right(rows: pd.DataFrame) -> str:
+    """Accuracy of Result rows with its interval, as ``with_interval`` writes it."""
+    found = accuracy(rows)
+    return with_interval(found["mean"], found["ci"])
+
+
+def signed(found: Mapping[str, Any]) -> str:
+    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"."""
+    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+
+
 def gap_closed(trained: float, best_baseline: float, ideal: float) -> float:
     """Share of the way from the best baseline to the ideal reader; nan where there is no headroom."""
     return (trained - best_baseline) / (ideal - best_baseline) if ideal > best_baseline else float("nan")

@@ -48,12 +48,13 @@ def over_worlds(differences: Sequence[np.ndarray], n_boot: int = 2000, seed: int
     """
     if not differences or any(len(d) == 0 for d in differences):
         raise InputError("no world, or one without a case", "over_worlds", "give one array of differences a world")
-    rng, parts = np.random.default_rng(seed), [np.asarray(d, float) for d in differences]
-    # Means of each world's images drawn again: (n_boot, worlds); a world that is drawn twice in one draw brings two of them.
-    draws = []
-    for _ in range(n_boot):
-        chosen = rng.integers(0, len(parts), len(parts))
-        draws.append(np.mean([parts[w][rng.integers(0, len(parts[w]), len(parts[w]))].mean() for w in chosen]))
+    rng, parts, w = np.random.default_rng(seed), [np.asarray(d, float) for d in differences], len(differences)
+    redrawn = []  # means of each world's images drawn anew: (worlds, n_boot, w); a world drawn twice in one draw brings two of them
+    for part in parts:
+        values, counts = np.unique(part, return_counts=True)
+        redrawn.append(rng.multinomial(len(part), counts / len(part), (n_boot, w)) @ values / len(part))
+    chosen = rng.integers(0, w, (n_boot, w))
+    draws = np.take_along_axis(np.stack(redrawn), chosen[None], 0)[0].mean(1)  # (n_boot,)
     low, high = np.quantile(draws, [0.025, 0.975])
     means = np.array([d.mean() for d in parts])
     return {

@@ -229,6 +229,28 @@ def paired_differences(rows: Mapping[str, Mapping[str, float]], what: str = "tra
     return fig, f"Paired differences, {what} minus baseline, 95 % intervals: {said}."
 
 
+def contrasts(rows: Mapping[str, Mapping[str, Any]], done: int, planned: int) -> tuple[Drawing, str]:
+    """Contrasts over worlds; rows: "contrast, panel" -> mean, low, high, worlds (a difference each), p_holm, as ``evidence.primary`` gives."""
+    table = pd.DataFrame(rows).T[["mean", "low", "high", "p_holm"]].astype(float)
+    panels = sorted({name.rsplit(", ", 1)[1] for name in rows})
+
+    def paint(fig: Drawing) -> None:
+        axes = fig.subplots()
+        axes.axvline(0, color="0.3", linestyle="--", linewidth=1.2)
+        for i, (name, row) in enumerate(rows.items()):
+            kind = panels.index(name.rsplit(", ", 1)[1])
+            axes.plot(row["worlds"], [i + 0.22] * len(row["worlds"]), MARKERS[kind], color=f"C{kind}", mfc="none", markersize=4)
+            axes.plot([row[k] for k in ("low", "mean", "high")], [i] * 3, LINES[kind] + MARKERS[kind], color=f"C{kind}", markevery=[1])
+        axes.set_yticks(range(len(rows)), list(rows))
+        axes.set(xlabel=f"difference of test accuracy; small marks: {done} of {planned} worlds", ylim=(len(rows) - 0.5, -0.5))
+        beside, told = axes.twinx(), [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}" for mean, low, high, p in table.to_numpy()]
+        beside.set(ylim=axes.get_ylim(), yticks=range(len(rows)), yticklabels=told)
+        beside.tick_params(length=0, grid_alpha=0)
+
+    said = "; ".join(f"{k} {m:+.3f} [{lo:+.3f}, {hi:+.3f}], Holm p {p:.3f}" for k, m, lo, hi, p in table.itertuples())
+    return draw(paint, table, (8.6, 1.0 + 0.45 * len(rows))), f"Contrasts over {done} of {planned} worlds, 95 % intervals: {said}."
+
+
 def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = None) -> tuple[Drawing, str]:
     """log: one row a step with ``step`` and any of ``CURVES``; boundaries: stage name -> its first step."""
     shown = [column for column in CURVES if column in log and log[column].notna().any()]

@@ -18,10 +18,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from mmedlite import evidence
 from mmedlite.asks import Form
 from mmedlite.cases import CaseTable, read_table
-from mmedlite.checks import count, tally
+from mmedlite.checks import count, make_band, tally
 from mmedlite.evaluation import bucket_report
+from mmedlite.evidence import recipe_sha256
 from mmedlite.profiles import ROOT, InputError
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import Panels, panels_of, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
@@ -31,7 +33,7 @@ from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numb
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
-GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks"}
+GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html"}
 
 
 def sha256(file: Path) -> str:
@@ -174,8 +176,34 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
     return problems
 
 
+def wrong_bands(file: Path) -> list[str]:
+    """Problems with bands.json: a band that its seeds' values do not give again."""
+    problems = []
+    for name, band in json.loads(file.read_text(encoding="utf-8")).items():
+        told = {key: band[key] for key in ("source", "code", "config", "cases_sha256")}
+        try:
+            again = make_band(band["seeds"], band["n"], band["control"], band["direction"], **told)
+        except InputError as error:
+            again = {"control": str(error)}
+        problems += [f"{file.name}, {name}: {key} is {band[key]}, counted again {again.get(key, 'nothing')}"
+                     for key in band if again.get(key) != band[key]]  # fmt: skip
+    return problems
+
+
+def wrong_evidence(folder: Path) -> list[str]:
+    """Problems with the stored evidence: worlds of another analysis plan, numbers that the answers of worlds and rivals do not give."""
+    files = sorted((folder / "worlds").glob("*.parquet"))
+    other = [file.name for file in files if pd.read_parquet(file, columns=[]).attrs.get("plan") != recipe_sha256()]
+    problems = [f"worlds/{name}: made by another analysis plan or recipe than those of today" for name in other]
+    for name, again in (("evidence.json", evidence.count), ("rivals.json", evidence.rivals)):
+        stored, found = (dict(_leaves(x)) for x in (json.loads((folder / name).read_text(encoding="utf-8")), again(folder)))
+        problems += [f"{name}, {key}: {stored.get(key, 'absent')}, counted again {found.get(key, 'nothing')}"
+                     for key in {**stored, **found} if key not in stored or key not in found or _differ(stored[key], found[key])]  # fmt: skip
+    return problems
+
+
 def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
-    """Every problem of a run folder or of ``artifacts``, one line each; an empty list means that all agrees.
+    """Every problem of a run folder, ``artifacts`` or ``figures/data``, one line each; an empty list means that all agrees.
 
     table: the cases that the rows are about; by default the phantom clinic in ``data/phantoms``.
 
@@ -184,9 +212,15 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError("no such folder", str(folder), "name a run folder, or `artifacts`")
+        raise InputError("no such folder", str(folder), "name a run folder, artifacts, or figures/data")
     table = table or read_table(ROOT / "data" / "phantoms", check_images=False)
     problems = changed_files(folder)
+    for name, check in (("bands.json", wrong_bands), ("evidence.json", lambda file: wrong_evidence(file.parent))):
+        if (file := folder / name).is_file():
+            try:
+                problems += check(file)
+            except Exception as error:  # damaged in any way: said, and the rest is still checked
+                problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
     opinions_of = cache(OpinionStore)  # the shipped ones are many: read once
     for opinions in sorted(f for f in folder.rglob("opinions") if f.is_dir()):
         try:

@@ -155,29 +155,14 @@ def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
 
 
-def with_interval(mean: float, interval: Sequence[float]) -> str:
-    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"."""
-    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
-
-
-def share_right(rows: pd.DataFrame) -> str:
-    """Accuracy of Result rows with its interval, as ``with_interval`` writes it."""
-    found = evaluation.accuracy(rows)
-    return with_interval(found["mean"], found["ci"])
-
-
-def signed(found: Mapping[str, float]) -> str:
-    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"."""
-    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
-
-
 def by_difficulty(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """One line a system (name -> Result rows): accuracy on all cases and each bucket, flips of unanimous panels, share without answer."""
     lines: dict[str, dict[str, Any]] = {}
     for name, frame in rows.items():
         parts = {"all": frame, **{level: frame[frame["difficulty"] == level] for level in BUCKETS}}
-        told, flips = {key: share_right(part) for key, part in parts.items()}, evaluation.flip_rate(frame)
-        told |= {f"flips, panel {side}": with_interval(flips[f"panel_{side}"], flips[f"panel_{side}_ci"]) for side in ("right", "wrong")}
+        told, flips = {key: evaluation.share_right(part) for key, part in parts.items()}, evaluation.flip_rate(frame)
+        sides = ("panel_right", "panel_wrong")
+        told |= {f"flips, {s.replace('_', ' ')}": evaluation.with_interval(flips[s], flips[f"{s}_ci"]) for s in sides}
         lines[name] = {**told, "no answer": (frame["option"] < 0).mean()}
     return pd.DataFrame(lines).T
 
@@ -189,8 +174,8 @@ def by_group(rows: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
         part = {name: frame[frame[column] == group] for name, frame in rows.items()}
         first, second, *_ = part.values()
         lines[group] = {
-            **{name: share_right(frame) for name, frame in part.items()},
-            "gain": signed(difference(first, second)),
+            **{name: evaluation.share_right(frame) for name, frame in part.items()},
+            "gain": evaluation.signed(difference(first, second)),
             "n": len(first),
         }
     return pd.DataFrame(lines).T

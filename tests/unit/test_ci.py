@@ -31,15 +31,15 @@ def run_ci(root: Path, folder: Path, broken: str) -> tuple[int, str, list[list[s
 def test_ci_runs_all_in_a_fresh_environment(root: Path, tmp_path: Path) -> None:
     status, out, calls = run_ci(root, tmp_path, broken="")
     assert status == 0
-    assert [call[0] for call in calls] == ["install", "test", "slow"]
+    assert [call[0] for call in calls] == ["install", "test", "verify", "slow"]
     (venv,) = {call[1] for call in calls}
     assert venv.startswith("VENV=/") and not venv.startswith(f"VENV={tmp_path}")
     assert not Path(venv.removeprefix("VENV=")).parent.exists(), "the environment is left behind"
     closing = out.partition("--- closing lines")[2]
-    assert closing.count("3 passed") == 3
+    assert closing.count("3 passed") == 4
 
 
-@pytest.mark.parametrize("broken", ["install", "test", "slow"])
+@pytest.mark.parametrize("broken", ["install", "test", "verify", "slow"])
 def test_ci_fails_where_pytest_ran_nothing(root: Path, tmp_path: Path, broken: str) -> None:
     status, out, calls = run_ci(root, tmp_path, broken)
     assert status == 5
@@ -117,6 +117,13 @@ def test_make_test_stops_at_any_failing_step(root: Path, tmp_path: Path, broken:
     status, calls = run_make(root, tmp_path, "test", broken)
     assert status != 0
     assert broken in calls[-1]
+
+
+@pytest.mark.parametrize("broken", ["verify artifacts", "verify figures/data", "tests/tamper.py"])
+def test_make_verify_stops_at_any_problem(root: Path, tmp_path: Path, broken: str) -> None:
+    run_make(root, tmp_path, "install")
+    assert run_make(root, tmp_path, "verify")[0] == 0
+    assert run_make(root, tmp_path, "verify", broken)[0] != 0
 
 
 def test_make_test_all_adds_the_slow_suites(root: Path, tmp_path: Path) -> None:

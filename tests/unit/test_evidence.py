@@ -10,21 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from figures import evidence, worlds
+from mmedlite import evidence
 
 
 def table(title: str) -> list[list[str]]:
     """The cells of the first table under a heading of the plan."""
-    text = worlds.PLAN.read_text(encoding="utf-8").split(f"## {title}")[1].split("\n## ")[0]
+    text = evidence.PLAN.read_text(encoding="utf-8").split(f"## {title}")[1].split("\n## ")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     return rows[2:]
 
 
 def test_the_arms_are_those_of_the_plan() -> None:
-    assert [(recipe, change.strip("`")) for recipe, change, _ in table("Arms")] == worlds.ARMS
-    plan = " ".join(worlds.PLAN.read_text(encoding="utf-8").split())
+    assert [(recipe, change.strip("`")) for recipe, change, _ in table("Arms")] == evidence.ARMS
+    plan = " ".join(evidence.PLAN.read_text(encoding="utf-8").split())
     listed = re.search(r"Exploratory, in the first three worlds: (.*?)\. Beside", plan)
-    assert listed and list(re.findall(r"`(\w+)`", listed[1])) == [change for _, change in worlds.EXPLORATORY]
+    assert listed and list(re.findall(r"`(\w+)`", listed[1])) == [change for _, change in evidence.EXPLORATORY]
 
 
 def test_the_contrasts_are_those_of_the_plan() -> None:
@@ -36,11 +36,11 @@ def test_the_contrasts_are_those_of_the_plan() -> None:
 
 
 def test_worlds_come_from_the_plan_and_the_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = worlds.world_seeds()
-    assert len(set(first)) == worlds.WORLDS and 0 not in first and first == worlds.world_seeds()
-    (other := tmp_path / "plan.md").write_text(worlds.PLAN.read_text(encoding="utf-8") + " ", encoding="utf-8")
-    monkeypatch.setattr(worlds, "PLAN", other)
-    assert not set(first) & set(worlds.world_seeds())
+    first = evidence.world_seeds()
+    assert len(set(first)) == evidence.WORLDS and 0 not in first and first == evidence.world_seeds()
+    (other := tmp_path / "plan.md").write_text(evidence.PLAN.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    monkeypatch.setattr(evidence, "PLAN", other)
+    assert not set(first) & set(evidence.world_seeds())
 
 
 def made(shift: dict[str, float], seeds: int = 10, n: int = 800) -> dict[int, pd.DataFrame]:
@@ -69,10 +69,9 @@ def test_few_worlds_cannot_show_anything() -> None:
     assert {row["verdict"] for row in evidence.primary(made({"printed_as_is": 0.3}, seeds=4), ["diverse"]).values()} == {"not seen"}
 
 
-def test_texts_are_parsed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evidence, "OUT", tmp_path)
+def test_texts_are_parsed_again(tmp_path: Path) -> None:
     texts = ["<think>a</think><answer>no</answer>", "no", "<think>a</think><answer>yes</answer>"]
     rows = {"answer": [1, 1, 1], "options": [json.dumps(["yes", "no"])] * 3, "majority_vote": ["1", "-1", "0"], "printed_as_is": texts}
     pd.DataFrame(rows).to_parquet(tmp_path / "5.parquet")
-    frame = evidence.read_world(5)
+    frame = evidence.read_wide(tmp_path / "5.parquet")
     assert frame["majority_vote"].tolist() == [True, False, False] and frame["printed_as_is"].tolist() == [True, False, False]

@@ -67,12 +67,23 @@ def test_over_worlds_covers_both_kinds_of_chance() -> None:
     assert inference.over_worlds(same, 50) == inference.over_worlds(same, 50)
 
 
+def test_over_worlds_is_the_plain_bootstrap() -> None:
+    """Against worlds, then images within each, drawn one by one."""
+    parts = [RNG.normal(m, 1, 60) for m in (0.0, 0.2, 0.5)]
+    rng = np.random.default_rng(0)
+    plain = [np.mean([rng.choice(parts[i], 60).mean() for i in rng.integers(0, 3, 3)]) for _ in range(4000)]
+    found = inference.over_worlds(parts, 4000)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(plain, [0.025, 0.975])), abs=0.02)
+
+
 def test_interval_over_worlds_covers_the_truth() -> None:
     """In 19 of 20 experiments, within what 120 of them can tell; ten worlds make a percentile bootstrap somewhat too narrow."""
     hit = 0
     for turn in range(120):
         rng = np.random.default_rng(turn)
-        found = inference.over_worlds([rng.normal(0.03 + rng.normal(0, 0.02), 0.5, 200) for _ in range(10)], 300, turn)
+        shifts = 0.015 + rng.normal(0, 0.01, 10)  # of each world; half its mean difference
+        worlds = [(rng.random(200) < 0.2 + s).astype(float) - (rng.random(200) < 0.2 - s) for s in shifts]
+        found = inference.over_worlds(worlds, 300, turn)
         hit += found["low"] <= 0.03 <= found["high"]
     assert 0.85 <= hit / 120 <= 1
 

@@ -11,13 +11,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmedlite import claims, plots
+from mmedlite import plots
 from mmedlite.profiles import InputError
 
 CURVE = np.array([[0.5, 0.8], [0.9, 0.2], [1.0, 0.0]])
 POINTS = {"vote": (1.0, 0.0, 9, 9), "trained": (0.9, 0.5, 9, 9), "far left": (0.2, 0.9, 9, 9)}
 LOG = pd.DataFrame({"step": range(30), "reward": np.linspace(0.5, 1.4, 30), "kl": np.nan, "entropy": 0.3})
+CONTRASTS = {f"{name}, {panel}": {"mean": m, "low": m - 0.01, "high": m + 0.02, "worlds": [m - 0.01, m, m + 0.01], "p_holm": 0.04}
+             for name, m in (("order", 0.03), ("KL term", -0.02)) for panel in ("diverse", "paper_like")}  # fmt: skip
 DRAWINGS: dict[str, Any] = {
+    "contrasts": lambda: plots.contrasts(CONTRASTS, 3, 10),
     "trust_plane": lambda: plots.trust_plane(POINTS, CURVE),
     "trust_plane_bare": lambda: plots.trust_plane(POINTS),
     "policy_path": lambda: plots.policy_path(POINTS, CURVE),
@@ -173,19 +176,6 @@ def test_bad_input_is_named() -> None:
         plots.contact_sheet([], [])
 
 
-CLAIM = {"claim": "Order <b>matters</b>", "kind": "mechanism", "evidence": "30 seeds", "verdict": "not seen"}
-
-
-def test_ledger_is_escaped_and_keeps_to_its_kind() -> None:
-    page, alt = claims.ledger([CLAIM, CLAIM | {"kind": "audit", "verdict": "adds up"}])
-    assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page and page.count("<tr>") == 3
-    assert "Order <b>matters</b>: not seen (mechanism)" in alt
-    for kind, verdict in [("mechanism", "holds"), ("audit", "holds"), ("mechanism", ""), ("opinion", "seen")]:
-        with pytest.raises(InputError, match="claim 0"):
-            claims.ledger([CLAIM | {"kind": kind, "verdict": verdict}])
-    claims.ledger([CLAIM | {"verdict": "depends on the correlation of errors"}])
-
-
 def test_colours_are_told_apart_by_colour_blind_readers() -> None:
     """Okabe-Ito under simulated deuteranopia (Machado 2009, severity 1): the first five stay apart in RGB."""
     from matplotlib.colors import to_rgb
@@ -198,3 +188,12 @@ def test_colours_are_told_apart_by_colour_blind_readers() -> None:
     seen = colours @ np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]).T
     gaps = np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(5, 1)]
     assert gaps.min() > 0.15
+
+
+def test_contrasts_draw_every_world() -> None:
+    fig, alt = DRAWINGS["contrasts"]()
+    lines = [line.get_xdata() for line in fig.axes[0].lines]
+    for row in CONTRASTS.values():
+        assert any(list(x) == row["worlds"] for x in lines) and any(list(x) == [row["low"], row["mean"], row["high"]] for x in lines)
+    assert "3 of 10 worlds" in alt and "KL term, paper_like -0.020 [-0.030, +0.000], Holm p 0.040" in alt
+    assert fig.numbers["mean"].tolist() == [row["mean"] for row in CONTRASTS.values()]

@@ -161,7 +161,7 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     sent: list[tuple[str, str]] = []
     monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append((fig, alt)))
     widgets.says_did_saw([("p" * 200, "d", "<s>")])
-    assert widgets.with_interval(0.8, [0.49, 0.943]) == "0.800 [0.490, 0.943]"
+    assert evaluation.with_interval(0.8, [0.49, 0.943]) == "0.800 [0.490, 0.943]"
     widgets.reveal(None, 0.123, "share")
     widgets.reveal(0.5, 0.25, "share")
     assert "p" * 200 in sent[0][0] and "&lt;s&gt;" in sent[0][0] and "<caption>" in sent[0][0]
@@ -175,10 +175,10 @@ def test_systems_by_difficulty_with_intervals() -> None:
         "answer": [0, 0, 0, 0], "unanimous": [True, True, False, True], "panel_vote": [0, 0, 0, 1],
     })  # fmt: skip
     (line,) = widgets.by_difficulty({"trained": rows}).to_dict("records")
-    assert line["all"] == widgets.with_interval(0.5, evaluation.wilson(2, 4)) and line["easy"].startswith("1.000 [0.342, 1.000]")
+    assert line["all"] == evaluation.with_interval(0.5, evaluation.wilson(2, 4)) and line["easy"].startswith("1.000 [0.342, 1.000]")
     assert line["hard"].startswith("0.000") and line["flips, panel wrong"] == line["hard"]
     assert line["no answer"] == 0.25
-    assert widgets.signed({"mean": 0.05, "low": -0.01, "high": 0.1}) == "+0.050 [-0.010, +0.100]"
+    assert evaluation.signed({"mean": 0.05, "low": -0.01, "high": 0.1}) == "+0.050 [-0.010, +0.100]"
 
 
 def test_groups_keep_the_order_of_the_buckets_and_pair_the_first_two_systems() -> None:
@@ -188,7 +188,7 @@ def test_groups_keep_the_order_of_the_buckets_and_pair_the_first_two_systems() -
     table = widgets.by_group({"trained": trained, "untrained": rows.assign(correct=[False, False, True, True, True, False])}, "difficulty")
     assert list(table.index) == ["easy", "medium", "hard"] and table["n"].tolist() == [2, 2, 2]
     assert table["gain"].tolist() == ["+0.000 [+0.000, +0.000]", "+0.000 [+0.000, +0.000]", "+1.000 [+1.000, +1.000]"]
-    assert table.loc["medium", "trained"] == widgets.share_right(trained[4:])
+    assert table.loc["medium", "trained"] == evaluation.share_right(trained[4:])
 
 
 def test_logs_of_stages_are_joined() -> None:

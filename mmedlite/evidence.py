@@ -1,0 +1,137 @@
+"""What the worlds of ``figures/analysis_plan.md`` say: the primary contrasts with their tests, and what is exploratory.
+
+A world is one file, ``figures/data/worlds/<seed>.parquet`` (``figures.worlds`` writes it): a row a panel and test case, with the case's facts
+and, a column a system, what was answered. Everything here is counted from these texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from mmedlite.answers import parse_strict
+from mmedlite.evaluation import accuracy, paired_difference
+from mmedlite.inference import holm, over_worlds, sign_flip, smallest_detectable
+from mmedlite.profiles import ROOT, load_profile
+
+PLAN, DATA = ROOT / "figures" / "analysis_plan.md", ROOT / "figures" / "data"
+WORLDS, EXPLORED = 10, 3
+ARMS = [*(("printed", c) for c in ("as_is", "shuffled", "hard_out", "hard_rehearsed", "entropy_off", "kl_off")), ("recommended", "as_is")]
+EXPLORATORY = [("printed", "reversed"), *(("recommended", c) for c in ("shuffled", "hard_out", "entropy_off", "kl_off"))]
+UNTRAINED = ("majority_vote", "untrained_panel", "no_panel", "three_weights")
+# contrast: (arm, the arm it is compared with, sign of the paper's direction)
+PRIMARY = {
+    "order at equal data": ("printed_as_is", "printed_shuffled", 1), "hard cases in": ("printed_as_is", "printed_hard_out", 1),
+    "hard cases rehearsed": ("printed_hard_rehearsed", "printed_as_is", 0), "entropy term": ("printed_as_is", "printed_entropy_off", 1),
+    "KL term": ("printed_as_is", "printed_kl_off", 1),
+}  # fmt: skip
+RECOMMENDED = "recommended_as_is"
+SUBSETS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
+    "yes/no questions": lambda f: f["question_type"] == "yes_no", "four options": lambda f: f["question_type"] == "choice",
+    "unanimous panels": lambda f: f["unanimous"], "unanimous and wrong": lambda f: f["unanimous"] & (f["panel_vote"] != f["answer"]),
+    "easy": lambda f: f["difficulty"] == "easy", "medium": lambda f: f["difficulty"] == "medium", "hard": lambda f: f["difficulty"] == "hard",
+}  # fmt: skip
+
+
+def read_wide(file: Path) -> pd.DataFrame:
+    """The rows of a world with, a column a system, whether it was right: texts are parsed again, strictly."""
+    frame = pd.read_parquet(file)
+    options = [json.loads(o) for o in frame["options"]]
+    for name in frame.columns[frame.columns.get_loc("options") + 1 :]:
+        said = frame[name].tolist()
+        chosen = [int(s) if s.lstrip("-").isdigit() else parse_strict(s, o).option for s, o in zip(said, options, strict=True)]
+        frame[name] = np.array([-1 if c is None else c for c in chosen]) == frame["answer"]
+    return frame
+
+
+def compare(worlds: Mapping[int, pd.DataFrame], arm: str, rival: str) -> dict[str, Any]:
+    """Difference of two systems over the worlds that have both."""
+    both = {seed: f for seed, f in worlds.items() if arm in f and rival in f}
+    found = over_worlds([f[arm].to_numpy(float) - f[rival].to_numpy(float) for f in both.values()])
+    return {**found, "accuracy": float(np.mean([f[arm].mean() for f in both.values()])),
+            "rival": float(np.mean([f[rival].mean() for f in both.values()])), "seeds": list(both)}  # fmt: skip
+
+
+def primary(worlds: Mapping[int, pd.DataFrame], panels: list[str]) -> dict[str, dict[str, Any]]:
+    """Every primary contrast on every panel, with the exact p, Holm's over all of them, and the verdict of the plan."""
+    found = {}
+    for panel in panels:
+        of_panel = {seed: f[f["panel"] == panel] for seed, f in worlds.items()}
+        for name, (arm, rival, _) in PRIMARY.items():
+            found[f"{name}, {panel}"] = compare(of_panel, arm, rival)
+    for row in found.values():
+        row["p"] = sign_flip(row["worlds"])
+    for (name, row), p in zip(found.items(), holm([row["p"] for row in found.values()]), strict=True):
+        sign = PRIMARY[name.rsplit(", ", 1)[0]][2]
+        row |= {"p_holm": float(p), "detectable": smallest_detectable(row["sd"], len(row["worlds"])), "verdict": "not seen"}
+        if p < 0.05:
+            row["verdict"] = "seen" if sign == 0 or sign * row["mean"] > 0 else "opposite seen"
+    return found
+
+
+def recipe_sha256() -> str:
+    """Hash of the plan and of what it calls the printed and the recommended recipe, with the settings of their updates."""
+    profile = load_profile("tiny")
+    recipes = {name: asdict(part) for name, part in (("attending", profile.attending), ("grpo", profile.grpo), ("lora", profile.lora))}
+    return hashlib.sha256(PLAN.read_bytes() + json.dumps(recipes, sort_keys=True).encode()).hexdigest()
+
+
+def world_seeds() -> list[int]:
+    """The seeds of the worlds, from the committed plan and recipes; clinic 0 is none of them."""
+    return [1 + int(hashlib.sha256(f"{recipe_sha256()} world {i}".encode()).hexdigest()[:8], 16) % 1_000_000 for i in range(WORLDS)]
+
+
+def count(data: Path = DATA) -> dict[str, Any]:
+    """Everything that is told of the worlds, from their files; {} where there is none yet."""
+    files = {seed: data / "worlds" / f"{seed}.parquet" for seed in world_seeds()}
+    worlds = {seed: read_wide(file) for seed, file in files.items() if file.exists()}
+    if not worlds:
+        return {}
+    seeds = list(worlds)
+    panels = sorted(worlds[seeds[0]]["panel"].unique())
+    trained = sorted({c for f in worlds.values() for c in f.columns if c.startswith(("printed_", "recommended_"))})
+    split = {f"{name}, {panel}": {seed: f[(f["panel"] == panel) & keep(f)] for seed, f in worlds.items()}
+             for panel in panels for name, keep in {"all": lambda f: f["answer"] >= 0, **SUBSETS}.items()}  # fmt: skip
+    return {
+        "worlds": seeds, "planned": WORLDS, "plan": recipe_sha256(), "primary": primary(worlds, panels),
+        "accuracy": {name: {a: float(np.mean([f[a].mean() for f in parts.values() if a in f])) for a in (*UNTRAINED, *trained)}
+                     for name, parts in split.items()},
+        "by kind": {f"{contrast}, {name}": compare(parts, arm, rival)
+                    for name, parts in split.items() if not name.startswith("all") for contrast, (arm, rival, _) in PRIMARY.items()},
+        "recommended": {f"against {rival}, {panel}": compare(split[f"all, {panel}"], RECOMMENDED, rival)
+                        for panel in panels for rival in (*UNTRAINED, "printed_as_is")},
+        "exploratory": {f"{a} against {a.split('_')[0]}_as_is, {panel}": compare(split[f"all, {panel}"], a, f"{a.split('_')[0]}_as_is")
+                        for panel in panels for a in trained if tuple(a.split("_", 1)) not in ARMS},
+    }  # fmt: skip
+
+
+def rivals(data: Path = DATA) -> dict[str, Any]:
+    """Every system of ``rivals.parquet`` (of ``figures.rivals``) on the test cases of clinic 0, and the trained policy against it.
+
+    {panel: {system: accuracy (mean, ci, n), difference (trained minus it; paired bootstrap over images), p (exact McNemar), p_holm}};
+    {} where there is no such file.
+    """
+    file = data / "rivals.parquet"
+    found: dict[str, Any] = {}
+    for panel, frame in read_wide(file).groupby("panel") if file.exists() else ():
+        systems = list(frame.columns[frame.columns.get_loc("options") + 1 :])
+        trained, rows = frame["trained"].to_numpy(bool), dict[str, Any]()
+        for name in systems:
+            other = frame[name].to_numpy(bool)
+            better, worse = int((trained & ~other).sum()), int((~trained & other).sum())
+            rows[name] = {
+                **accuracy(frame.assign(correct=other)), "difference": paired_difference(trained, other, frame["case_id"]),
+                "p": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
+            }  # fmt: skip
+        for row, p in zip(rows.values(), holm([r["p"] for r in rows.values()]), strict=True):
+            row["p_holm"] = float(p)
+        found[str(panel)] = rows
+    return found

@@ -1,0 +1,68 @@
+"""The ledger says no more than its kind allows, and its rows follow from stored numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmedlite import claims, evidence, paper_audit
+from mmedlite.claims import Claim
+from mmedlite.profiles import InputError, load_profile
+from mmedlite.run_folder import RunFolder
+
+CLAIM = Claim("Order <b>matters</b>", "Table 12", "p of .05", "10 worlds", "+0.01", "mechanism", "not seen", "python -m figures.worlds")
+
+
+def test_ledger_is_escaped_and_keeps_to_its_kind() -> None:
+    page, alt = claims.ledger([CLAIM, CLAIM._replace(kind="audit", verdict="adds up")])
+    assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page and page.count("<tr>") == 3
+    assert page.count("</td>") == 2 * len(Claim._fields) and "Order <b>matters</b>: not seen (mechanism)" in alt
+
+
+@pytest.mark.parametrize(("kind", "verdict"), [("mechanism", "holds"), ("mechanism", "does not hold"), ("audit", "holds"),
+                                               ("audit", "seen"), ("mechanism", ""), ("opinion", "seen")])  # fmt: skip
+def test_a_number_of_the_clinic_never_holds(kind: str, verdict: str) -> None:
+    with pytest.raises(InputError, match="claim 1"):
+        claims.ledger([CLAIM, CLAIM._replace(kind=kind, verdict=verdict)])
+
+
+def test_every_finding_of_the_ledger_is_in_the_audit() -> None:
+    rows = claims.audited(paper_audit.audit(paper_audit.load_tables()))
+    assert len(rows) == len(claims.AUDITED)
+    told = {(row.claim[:15], row.where[:8]): row.verdict for row in rows}
+    assert told["All: the bucket", "Table 3"] == "does not add up" and {r.verdict for r in rows} == {"adds up", "does not add up"}
+
+
+def difference(mean: float, **more: Any) -> dict[str, Any]:
+    return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, **more}
+
+
+@pytest.mark.parametrize(("means", "verdict"), [((0.02, 0.03), "seen"), ((0.02, 0.005), "depends on the panel"), ((-0.2, 0.0), "not seen")])
+def test_a_mechanism_is_seen_on_both_panels_or_depends(means: tuple[float, float], verdict: str) -> None:
+    found = dict(zip(("diverse", "paper_like"), map(difference, means), strict=True))
+    assert claims.mechanism("x", "Table 1", found, 100).verdict == verdict
+
+
+def counted(done: int, **verdicts: str) -> dict[str, Any]:
+    rows = {f"{name}, {panel}": difference(0.02, p_holm=0.01, detectable=0.01, verdict=verdicts.get(panel, "seen"))
+            for name in evidence.PRIMARY for panel in ("diverse", "paper_like")}  # fmt: skip
+    return {"worlds": list(range(done)), "planned": 10, "primary": rows}
+
+
+def test_contrasts_are_open_until_every_planned_world_is_there() -> None:
+    assert {row.verdict for row in claims.of_worlds(counted(9))} == {"open"}
+    assert {row.verdict for row in claims.of_worlds(counted(10))} == {"seen"}
+    assert {row.verdict for row in claims.of_worlds(counted(10, diverse="opposite seen"))} == {"depends on the panel"}
+    assert {row.verdict for row in claims.of_worlds(counted(10, diverse="not seen", paper_like="not seen"))} == {"not seen"}
+    assert all("9 of 10 unseen worlds" in row.ran for row in claims.of_worlds(counted(9)))
+    assert set(claims.PARTS) == set(evidence.PRIMARY)
+
+
+def test_rows_of_the_clinic_come_from_the_stored_run() -> None:
+    stored = RunFolder(RunFolder.reference, {"cases_sha256": RunFolder._results_in(RunFolder.reference)["cases_sha256"]})
+    rows = claims.of_clinic(stored, list(load_profile("tiny").panels), evidence.rivals())
+    assert len(rows) >= 8 and all(row.evidence and "n = " in row.ran for row in rows)
+    claims.ledger(rows)
+    without = claims.of_clinic(stored, list(load_profile("tiny").panels), {})
+    assert {r.claim for r in without} <= {r.claim for r in rows}

@@ -1,0 +1,68 @@
+"""The report is one page, read from stored numbers, that holds its own words to their kind."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mmedlite import report
+from mmedlite.run_folder import RunFolder
+
+STORED = RunFolder.reference
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("run")
+    for name in ("run.json", "results.json"):
+        shutil.copy(STORED / name, folder / name)
+    facts = json.loads((folder / "run.json").read_text())
+    return report.write_report(folder, facts, ["rows.parquet: <b>changed</b>"]).read_text()
+
+
+class Balanced(HTMLParser):
+    """Every tag that is opened is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_closed_to_elsewhere(page: str) -> None:
+    parser = Balanced()
+    parser.feed(page)
+    assert not parser.open and page.startswith("<!doctype html>")
+    assert not re.search(r"https?://|<script|<link|src=", page) and "&lt;b&gt;changed" in page and "1 problems" in page
+    assert page.count("<caption>") == page.count("<table>") and not re.search(r"\bnan\b|None", page)
+
+
+def test_its_numbers_are_the_runs(page: str) -> None:
+    results = json.loads((STORED / "results.json").read_text())
+    for numbers in results["attending"].values():
+        assert f"{numbers['trained']:.3f} [{numbers['trained_ci'][0]:.3f}, {numbers['trained_ci'][1]:.3f}]" in page
+    assert results["code"] in page and "holds</td>" not in page
+
+
+def test_sections_in_order(page: str) -> None:
+    wanted = ["Reproducibility summary", "Fifteen minutes", "Methodology", "Results", "easy", "difficult", "authors", "Compute"]
+    heads = re.findall(r"<h[12]>(.*?)</h", page)
+    assert len(heads) == len(wanted) and all(w in h for w, h in zip(wanted, heads, strict=True))
+
+
+def test_a_profile_of_ones_own_has_a_report_too(tmp_path: Path) -> None:
+    for name in ("run.json", "results.json"):
+        shutil.copy(STORED / name, tmp_path / name)
+    facts = json.loads((tmp_path / "run.json").read_text()) | {"profile": "not one of the kit's"}
+    assert "Settings of the recommended recipe" not in report.write_report(tmp_path, facts, []).read_text()

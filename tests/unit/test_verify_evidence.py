@@ -1,0 +1,122 @@
+"""Stored evidence and bands: what was changed is found, also under a new manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mmedlite import evidence, verify
+from mmedlite.cases import CaseTable
+from mmedlite.profiles import ROOT
+
+NAMES = (*evidence.UNTRAINED, *("_".join(arm) for arm in evidence.ARMS))
+NO_CASES = CaseTable(Path("none"), [])
+
+
+def wide(names: tuple[str, ...], seed: int, n: int = 40) -> pd.DataFrame:
+    """Invented answers of these systems: texts, and options of the vote."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for panel in ("diverse", "paper_like"):
+        texts = {name: [f"<think>a</think><answer>{o}</answer>" for o in rng.choice(["yes", "no"], n)] for name in names}
+        texts["majority_vote"] = rng.choice(["0", "1", "-1"], n).tolist()
+        parts.append(pd.DataFrame({
+            "panel": panel, "case_id": [f"c{i}" for i in range(n)], "question_type": np.where(np.arange(n) % 2, "yes_no", "choice"),
+            "answer": rng.integers(0, 2, n), "difficulty": np.array(["easy", "medium", "hard"])[np.arange(n) % 3],
+            "unanimous": np.arange(n) % 3 != 1, "panel_vote": rng.integers(0, 2, n), "options": json.dumps(["yes", "no"]), **texts,
+        }))  # fmt: skip
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs = {"plan": evidence.recipe_sha256()}
+    return frame
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    (folder / "worlds").mkdir()
+    for seed in evidence.world_seeds()[:3]:
+        wide(NAMES, seed).to_parquet(folder / "worlds" / f"{seed}.parquet")
+    wide((*evidence.UNTRAINED, "trained"), 1).to_parquet(folder / "rivals.parquet")
+    for name, content in (("evidence", evidence.count(folder)), ("rivals", evidence.rivals(folder))):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    verify.write_manifest(folder)
+    return folder
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "data"))
+
+
+def test_untouched_evidence_is_green(data: Path) -> None:
+    assert verify.verify(data, NO_CASES) == []
+
+
+def first_world(data: Path) -> Path:
+    return data / "worlds" / f"{evidence.world_seeds()[0]}.parquet"
+
+
+def another_text(data: Path) -> None:
+    frame = pd.read_parquet(first_world(data))
+    text = frame.loc[0, "printed_as_is"]
+    frame.loc[0, "printed_as_is"] = text.replace("yes", "no") if "yes" in text else text.replace("no", "yes")
+    frame.to_parquet(first_world(data))
+
+
+def another_answer(data: Path) -> None:
+    frame = pd.read_parquet(data / "rivals.parquet")
+    frame["answer"] = 1 - frame["answer"]
+    frame.to_parquet(data / "rivals.parquet")
+
+
+def another_plan(data: Path) -> None:
+    frame = pd.read_parquet(first_world(data))
+    frame.attrs = {"plan": "0" * 64}
+    frame.to_parquet(first_world(data))
+
+
+def in_json(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    def forge(data: Path) -> None:
+        content = json.loads((data / name).read_text())
+        change(content)
+        (data / name).write_text(json.dumps(content))
+
+    return forge
+
+
+FORGERIES = {
+    "text": (another_text, "evidence.json, primary"), "answer": (another_answer, "rivals.json, diverse"),
+    "plan": (another_plan, "worlds/"), "world gone": (lambda data: first_world(data).unlink(), "evidence.json, "),
+    "verdict": (in_json("evidence.json", lambda e: e["primary"]["KL term, diverse"].update(verdict="seen")), "evidence.json, primary.KL term"),
+    "p": (in_json("rivals.json", lambda r: r["diverse"]["no_panel"].update(p=0.5001)), "rivals.json, diverse.no_panel.p"),
+    "no JSON": (lambda data: (data / "evidence.json").write_text("{"), "evidence.json: cannot be checked"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_found_under_a_new_manifest(data: Path, name: str) -> None:
+    forge, said = FORGERIES[name]
+    forge(data)
+    assert verify.verify(data, NO_CASES)  # by its hash
+    verify.write_manifest(data)
+    assert any(problem.startswith(said) for problem in verify.verify(data, NO_CASES))
+
+
+@pytest.mark.parametrize("change", [
+    lambda band: band.update(low=band["low"] - 0.05), lambda band: band["seeds"].update({"1": band["seeds"]["1"] + 0.003}),
+    lambda band: band.update(mean=0.9), lambda band: band["control"].update(untrained_panel=0.99),
+])  # fmt: skip
+def test_a_widened_band_is_found(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    bands = json.loads((ROOT / "artifacts" / "bands.json").read_text())
+    (tmp_path / "bands.json").write_text(json.dumps(bands))
+    assert verify.wrong_bands(tmp_path / "bands.json") == []
+    change(bands["attending_diverse_trained"])
+    (tmp_path / "bands.json").write_text(json.dumps(bands))
+    assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, attending_diverse_trained")
