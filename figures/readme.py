@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from figures._evidence_tables import evidence_lines
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
 from mmedlite.evaluation import signed, with_interval
@@ -116,67 +117,6 @@ def _store(data: Path) -> list[str]:
     ]  # fmt: skip
 
 
-TITLES = {  # of the systems in rivals.json, in the order of the table
-    "trained": "attending, recommended recipe", "any_correct": "any specialist right (oracle)",
-    "ideal_reader": "ideal reader (fitted; headroom)",
-    "three_weights": "three-weight reader (fitted on validation cases)", "untrained_bias": "untrained, one bias towards the panel",
-    "reliability_vote": "vote weighted by reliability", "majority_vote": "majority vote", "vote_of_5": "vote of five answers",
-    "specialist_1": "specialist 1 alone", "specialist_2": "specialist 2 alone", "specialist_3": "specialist 3 alone",
-    "untrained_panel": "untrained, with panel", "no_panel": "untrained, no panel",
-    "self_consistency": "untrained, no panel, vote of five samples",
-    "rl_no_panel": "RL without panel", "plain_grpo": "plain GRPO (no buckets, no entropy term)", "sft": "SFT, answer only",
-    "sft_reasoning": "SFT, reasoning written out", "rejection": "rejection-sampling fine-tuning", "easy_alone": "GRPO on easy cases alone",
-    "medium_alone": "GRPO on medium cases alone", "hard_alone": "GRPO on hard cases alone", "paper_schedule": "schedule as printed",
-}  # fmt: skip
-
-
-def _rivals(data: Path) -> list[str]:
-    """Every baseline beside the trained policy, on both panels."""
-    if not (data / "rivals.json").exists():
-        return ["\nBaselines beside the trained policy: not stored yet (`python -m figures.rivals`)."]
-    found = json.loads((data / "rivals.json").read_text(encoding="utf-8"))
-    n = next(iter(found.values()))["trained"]["n"]
-    lines = [
-        "\n## Better than what\n",
-        f"Every reader of the same stored answers and every policy trained with as many updates (clinic 0, n = {n:,}, one training seed, "
-        "greedy). Difference: trained policy minus it, paired by image, 95 % interval; p: exact McNemar, Holm over the column. These are "
-        "accuracies in a simulated clinic; the paper's tables measure other worlds.\n",
-        "| system | " + " | ".join(f"{p} | trained minus it | p" for p in found) + " |", "|---|" + "---|---|---|" * len(found),
-    ]  # fmt: skip
-    for name, title in TITLES.items():
-        cells = []
-        for rows in found.values():
-            row = rows[name]
-            against = ["", ""] if name == "trained" else [signed(row["difference"]), f"{row['p_holm']:.3f}"]
-            cells += [with_interval(row["mean"], row["ci"]), *against]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    for panel, rows in found.items():
-        gap = rows["three_weights"]["difference"]
-        word = "is better than" if gap["low"] > 0 else "is worse than" if gap["high"] < 0 else "is not told apart from"
-        lines.append(f"\nOn the {panel} panel the trained policy {word} three fitted weights ({signed(gap)}).")
-    return lines
-
-
-def _worlds(data: Path) -> list[str]:
-    """The primary contrasts of the analysis plan."""
-    found = json.loads((data / "evidence.json").read_text(encoding="utf-8")) if (data / "evidence.json").exists() else {}
-    lines = ["\n## Order, hard cases, entropy, KL\n"]
-    plan = "`figures/analysis_plan.md` was committed before the first run; its hash seeds the worlds"
-    if not found:
-        return [*lines, f"{plan}. None of them is finished yet (`python -m figures.worlds`)."]
-    done, planned = len(found["worlds"]), found["planned"]
-    rest = "" if done == planned else "; no verdict is given before all of them are"
-    lines += [
-        f"{plan}. {done} of {planned} worlds are there{rest}. Printed recipe, one thing changed, at equal updates; test accuracy, mean over "
-        "worlds, interval from a bootstrap over worlds and images.\n",
-        "| contrast, panel | difference | exact p | Holm | smallest detectable | verdict |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for name, row in found["primary"].items():
-        verdict = row["verdict"] if done == planned else "open"
-        lines.append(f"| {name} | {signed(row)} | {row['p']:.3f} | {row['p_holm']:.3f} | {row['detectable']:.3f} | {verdict} |")
-    return lines
-
-
 def block() -> str:
     """The results as Markdown."""
     results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
@@ -226,7 +166,7 @@ def block() -> str:
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
     data = ROOT / "figures" / "data"
-    lines += _rivals(data) + _worlds(data) + _engine(data) + _store(data)
+    lines += evidence_lines(data) + _engine(data) + _store(data)
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]

@@ -10,8 +10,9 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,17 +103,26 @@ def world(_: Run, name: str) -> None:
     write_wide(run, names, OUT / f"{seed}.parquet")
 
 
-def write_wide(run: Run, names: Sequence[str], file: Path) -> None:
-    """A row a panel and test case, with the case's facts and, a column a system, its text, or the option where it writes none."""
-    parts = []
+def write_wide(
+    run: Run, names: Sequence[str], file: Path, kind: str = "test", facts: Mapping[str, Mapping[str, Any]] | None = None, **told: Any
+) -> None:  # fmt: skip
+    """A row a panel and test case, with the case's facts and, a column a system, its text, or the option where it writes none.
+
+    Args:
+        names: systems, whose rows lie in ``results/<panel>/<kind>/``. facts: further columns, by case id. told: of the whole table.
+    """
+    parts, known = [], {c.case_id: c for c in run.cases("test")}
     for panel in run.profile.panels:
-        rows = {name: run.rows(f"{panel}/test/{name}") for name in names}
+        rows = {name: run.rows(f"{panel}/{kind}/{name}") for name in names}
         said = {name: r["text"] if r["text"].any() else r["option"].astype(str) for name, r in rows.items()}
-        marked = [c.meta["marked"] for c in run.cases("test")]
-        parts.append(rows[names[0]][FACTS].assign(marked=marked, options=[json.dumps(c.options) for c in run.cases("test")], **said))
+        part = rows[names[0]][FACTS]
+        more = {name: part["case_id"].map(by_case) for name, by_case in (facts or {}).items()}
+        marked, options = (part["case_id"].map(f) for f in (lambda c: known[c].meta["marked"], lambda c: json.dumps(known[c].options)))
+        parts.append(part.assign(marked=marked, **more, options=options, **said))
     frame = pd.concat(parts, ignore_index=True)
     frame.attrs = {
-        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": script_sha256(), "cases_sha256": run.table.sha256
+        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": script_sha256(), "cases_sha256": run.table.sha256,
+        **told,
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)

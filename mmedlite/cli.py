@@ -128,6 +128,13 @@ def verify(args: argparse.Namespace) -> int:
     return int(bool(problems))
 
 
+def retrain(args: argparse.Namespace) -> int:
+    """Verify, then train everything again in a folder of its own and hold the numbers against the bands; 1 if anything is off."""
+    problems = verify(args)
+    again = argparse.Namespace(profile="tiny", cases=args.cases, out=None, seed=None, replay=False, dry_run=False)
+    return max(problems, run(again))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status, 1 for bad input (told in one message, without a traceback)."""
     parser = argparse.ArgumentParser(prog="python -m mmedlite", description="MMedLite: rebuild MMedAgent-RL and check its claims.")
@@ -154,12 +161,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     one = commands.add_parser("verify", help=verify.__doc__)
     one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"), help="a run folder (the last demo's), or artifacts")
     one.add_argument("--cases", help="the case table of the run, where it is not the phantom clinic")
+    one.add_argument("--retrain", action="store_true", help="then train again and compare with the bands (about ten minutes)")
     args = parser.parse_args(argv)
     try:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        return {"plan": plan, "run": run, "store": store, "answers": answers, "verify": verify}[args.command](args)
+        checked = retrain if getattr(args, "retrain", False) else verify
+        return {"plan": plan, "run": run, "store": store, "answers": answers, "verify": checked}[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -41,15 +41,28 @@ SUBSETS: dict[str, Callable[[pd.DataFrame], pd.Series]] = {
 }  # fmt: skip
 
 
-def read_wide(file: Path) -> pd.DataFrame:
-    """The rows of a world with, a column a system, whether it was right: texts are parsed again, strictly."""
+def systems_of(frame: pd.DataFrame) -> list[str]:
+    """The columns of a wide table that hold answers: those behind ``options``."""
+    return list(frame.columns[frame.columns.get_loc("options") + 1 :])
+
+
+def read_options(file: Path) -> pd.DataFrame:
+    """The rows of a wide table with, a column a system, the option it chose (-1: none): texts are parsed again, strictly."""
     frame = pd.read_parquet(file)
     options = [json.loads(o) for o in frame["options"]]
-    for name in frame.columns[frame.columns.get_loc("options") + 1 :]:
+    for name in systems_of(frame):
         said = frame[name].tolist()
         chosen = [int(s) if s.lstrip("-").isdigit() else parse_strict(s, o).option for s, o in zip(said, options, strict=True)]
-        frame[name] = np.array([-1 if c is None else c for c in chosen]) == frame["answer"]
+        frame[name] = np.array([-1 if c is None else c for c in chosen])
     return frame
+
+
+def read_wide(file: Path) -> pd.DataFrame:
+    """The rows of a wide table with, a column a system, whether it was right."""
+    frame = read_options(file)
+    right = frame.assign(**{name: frame[name] == frame["answer"] for name in systems_of(frame)})
+    right.attrs = frame.attrs
+    return right
 
 
 def compare(worlds: Mapping[int, pd.DataFrame], arm: str, rival: str) -> dict[str, Any]:
@@ -122,9 +135,8 @@ def rivals(data: Path = DATA) -> dict[str, Any]:
     file = data / "rivals.parquet"
     found: dict[str, Any] = {}
     for panel, frame in read_wide(file).groupby("panel") if file.exists() else ():
-        systems = list(frame.columns[frame.columns.get_loc("options") + 1 :])
         trained, rows = frame["trained"].to_numpy(bool), dict[str, Any]()
-        for name in systems:
+        for name in systems_of(frame):
             other = frame[name].to_numpy(bool)
             better, worse = int((trained & ~other).sum()), int((~trained & other).sum())
             rows[name] = {
@@ -135,3 +147,32 @@ def rivals(data: Path = DATA) -> dict[str, Any]:
             row["p_holm"] = float(p)
         found[str(panel)] = rows
     return found
+
+
+def controls(data: Path = DATA) -> dict[str, Any]:
+    """The arms of ``controls.parquet`` (of ``figures.controls``): {panel: {arm: ...}} and "wrong_labels"; {} where there is no such file.
+
+    Of each arm: accuracy (mean, ci, n), "rises" (it minus the untrained policy), "against" its unchanged recipe, both paired, and its
+    accuracy where the panel is unanimous and right ("x") and unanimous and wrong ("y").
+    """
+    file = data / "controls.parquet"
+    if not file.exists():
+        return {}
+    frame = read_wide(file)
+    found: dict[str, Any] = {"wrong_labels": frame.attrs["wrong_labels"]}
+    for panel, part in frame.groupby("panel"):
+        united, right = part["unanimous"], part["panel_vote"] == part["answer"]
+        found[str(panel)] = {
+            name: {
+                **accuracy(part.assign(correct=part[name])),
+                "rises": paired_difference(part[name], part["untrained_panel"], part["case_id"]),
+                "against": paired_difference(part[name], part[base_of(name)], part["case_id"]),
+                "x": float(part[name][united & right].mean()), "y": float(part[name][united & ~right].mean()),
+            } for name in systems_of(part)
+        }  # fmt: skip
+    return found
+
+
+def base_of(arm: str) -> str:
+    """The unchanged recipe of an arm."""
+    return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_")) else "trained"

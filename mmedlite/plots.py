@@ -1,13 +1,13 @@
 """The signature figures. Each function takes numbers and returns (figure, alt text); ``show`` displays both.
 
-Series differ in colour and in a second cue (marker, line style, hatch) and bear their names. Alt texts come from the
-data; a figure without one is not shown.
+Series differ in colour and in a second cue and bear their names. Alt texts come from the data; a figure without one is not shown.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ def png(fig: Figure, alt: str) -> bytes:
 
 
 def show(fig: Drawing | str, alt: str) -> None:
-    """Display a figure (or the ledger's HTML) in a notebook: PNG with alt text, numbers folded beneath as HTML.
+    """Display a figure (or the ledger's HTML) in a notebook: PNG with alt text, which stands with the numbers folded beneath, too.
 
     Nothing goes to stdout, so a comparison of notebook outputs leaves the numbers alone.
     """
@@ -75,8 +75,8 @@ def show(fig: Drawing | str, alt: str) -> None:
         display({"text/html": fig}, raw=True)
         return
     display(Shown(data=png(fig, alt), format="png", alt=alt))
-    table = fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)
-    display({"text/html": f"<details><summary>Numbers</summary>{table}</details>"}, raw=True)
+    said = f"<p>{escape(alt)}</p>" + fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)  # JupyterLab hides alt texts
+    display({"text/html": f"<details><summary>Description and numbers</summary>{said}</details>"}, raw=True)
 
 
 def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path: bool) -> tuple[Drawing, str]:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mmedlite import evidence
+from mmedlite import evidence, looking
 from mmedlite.asks import Form
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.checks import count, make_band, tally
@@ -195,7 +195,8 @@ def wrong_evidence(folder: Path) -> list[str]:
     files = sorted((folder / "worlds").glob("*.parquet"))
     other = [file.name for file in files if pd.read_parquet(file, columns=[]).attrs.get("plan") != recipe_sha256()]
     problems = [f"worlds/{name}: made by another analysis plan or recipe than those of today" for name in other]
-    for name, again in (("evidence.json", evidence.count), ("rivals.json", evidence.rivals)):
+    recount = {"evidence": evidence.count, "rivals": evidence.rivals, "controls": evidence.controls, "looks": looking.count}
+    for name, again in ((f"{name}.json", again) for name, again in recount.items()):
         stored, found = (dict(_leaves(x)) for x in (json.loads((folder / name).read_text(encoding="utf-8")), again(folder)))
         problems += [f"{name}, {key}: {stored.get(key, 'absent')}, counted again {found.get(key, 'nothing')}"
                      for key in {**stored, **found} if key not in stored or key not in found or _differ(stored[key], found[key])]  # fmt: skip

@@ -75,3 +75,19 @@ def test_texts_are_parsed_again(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_parquet(tmp_path / "5.parquet")
     frame = evidence.read_wide(tmp_path / "5.parquet")
     assert frame["majority_vote"].tolist() == [True, False, False] and frame["printed_as_is"].tolist() == [True, False, False]
+
+
+def test_controls_stand_beside_their_own_recipe(tmp_path: Path) -> None:
+    """A reward that knows no label and one that does, in an invented table: rises over the untrained, falls against the recipe."""
+    n = 200
+    said = {"untrained_panel": 0.5, "trained": 0.9, "paper_schedule": 0.7, "reward_random": 0.5, "hard_redrawn": 0.8}
+    columns = {name: np.where(np.arange(n) < n * share, "1", "0") for name, share in said.items()}
+    facts = {"panel": "diverse", "case_id": [f"c{i}" for i in range(n)], "answer": 1, "unanimous": True, "panel_vote": np.arange(n) % 2}
+    frame = pd.DataFrame({**facts, "options": json.dumps(["yes", "no"]), **columns})
+    frame.attrs = {"wrong_labels": {"diverse": {}}}
+    frame.to_parquet(tmp_path / "controls.parquet")
+    found = evidence.controls(tmp_path)["diverse"]
+    assert found["reward_random"]["rises"]["mean"] == 0 and found["reward_random"]["against"]["mean"] == pytest.approx(-0.4)
+    assert found["hard_redrawn"]["against"]["mean"] == pytest.approx(0.1) and found["trained"]["against"]["mean"] == 0
+    assert found["hard_redrawn"]["rises"]["mean"] == pytest.approx(0.3) and found["trained"]["x"] == pytest.approx(0.9)
+    assert evidence.controls(tmp_path / "none") == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmedlite import report
+from mmedlite import cli, report
 from mmedlite.run_folder import RunFolder
 
 STORED = RunFolder.reference
@@ -66,3 +66,14 @@ def test_a_profile_of_ones_own_has_a_report_too(tmp_path: Path) -> None:
         shutil.copy(STORED / name, tmp_path / name)
     facts = json.loads((tmp_path / "run.json").read_text()) | {"profile": "not one of the kit's"}
     assert "Settings of the recommended recipe" not in report.write_report(tmp_path, facts, []).read_text()
+
+
+def test_verify_writes_the_report_and_retrain_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run.json", "results.json"):
+        shutil.copy(STORED / name, tmp_path / name)
+    monkeypatch.setattr("mmedlite.verify.verify", lambda folder, table: [])
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "run", lambda args: asked.append(args.profile) or 0)
+    assert cli.main(["verify", str(tmp_path)]) == 0 and not asked
+    assert "0 problems" in (tmp_path / "report.html").read_text()
+    assert cli.main(["verify", str(tmp_path), "--retrain"]) == 0 and asked == ["tiny"]

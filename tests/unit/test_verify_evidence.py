@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in evidence.world_seeds()[:3]:
         wide(NAMES, seed).to_parquet(folder / "worlds" / f"{seed}.parquet")
     wide((*evidence.UNTRAINED, "trained"), 1).to_parquet(folder / "rivals.parquet")
-    for name, content in (("evidence", evidence.count(folder)), ("rivals", evidence.rivals(folder))):
+    for name, content in (("evidence", evidence.count(folder)), ("rivals", evidence.rivals(folder)), ("controls", {}), ("looks", {})):
         (folder / f"{name}.json").write_text(json.dumps(content))
     verify.write_manifest(folder)
     return folder

@@ -1,0 +1,156 @@
+"""The stored evidence as Markdown tables of README: baselines, controls, looks and the primary contrasts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmedlite.evaluation import signed, with_interval
+
+TITLES = {  # of the systems in rivals.json, in the order of the table
+    "trained": "attending, recommended recipe", "any_correct": "any specialist right (oracle)",
+    "ideal_reader": "ideal reader (fitted; headroom)",
+    "three_weights": "three-weight reader (fitted on validation cases)", "untrained_bias": "untrained, one bias towards the panel",
+    "reliability_vote": "vote weighted by reliability", "majority_vote": "majority vote", "vote_of_5": "vote of five answers",
+    "specialist_1": "specialist 1 alone", "specialist_2": "specialist 2 alone", "specialist_3": "specialist 3 alone",
+    "untrained_panel": "untrained, with panel", "no_panel": "untrained, no panel",
+    "self_consistency": "untrained, no panel, vote of five samples",
+    "rl_no_panel": "RL without panel", "plain_grpo": "plain GRPO (no buckets, no entropy term)", "sft": "SFT, answer only",
+    "sft_reasoning": "SFT, reasoning written out", "rejection": "rejection-sampling fine-tuning", "easy_alone": "GRPO on easy cases alone",
+    "medium_alone": "GRPO on medium cases alone", "hard_alone": "GRPO on hard cases alone", "paper_schedule": "schedule as printed",
+}  # fmt: skip
+
+
+def rivals(data: Path) -> list[str]:
+    """Every baseline beside the trained policy, on both panels."""
+    if not (data / "rivals.json").exists():
+        return ["\nBaselines beside the trained policy: not stored yet (`python -m figures.rivals`)."]
+    found = json.loads((data / "rivals.json").read_text(encoding="utf-8"))
+    n = next(iter(found.values()))["trained"]["n"]
+    lines = [
+        "\n## Better than what\n",
+        f"Every reader of the same stored answers and every policy trained with as many updates (clinic 0, n = {n:,}, one training seed, "
+        "greedy). Difference: trained policy minus it, paired by image, 95 % interval; p: exact McNemar, Holm over the column. These are "
+        "accuracies in a simulated clinic; the paper's tables measure other worlds.\n",
+        "| system | " + " | ".join(f"{p} | trained minus it | p" for p in found) + " |", "|---|" + "---|---|---|" * len(found),
+    ]  # fmt: skip
+    for name, title in TITLES.items():
+        cells = []
+        for rows in found.values():
+            row = rows[name]
+            against = ["", ""] if name == "trained" else [signed(row["difference"]), f"{row['p_holm']:.3f}"]
+            cells += [with_interval(row["mean"], row["ci"]), *against]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    for panel, rows in found.items():
+        alike = [TITLES[n] for n, r in rows.items() if n != "trained" and r["difference"]["low"] <= 0 <= r["difference"]["high"]]
+        lines.append(f"\nOn the {panel} panel the trained policy is not told apart from: {'; '.join(alike) or 'none of them'}.")
+        gap = rows["three_weights"]["difference"]
+        word = "is better than" if gap["low"] > 0 else "is worse than" if gap["high"] < 0 else "is not told apart from"
+        lines.append(f"It {word} three fitted weights ({signed(gap)}).")
+    pictures = " ".join(f"![Trained policy minus every baseline, {p} panel; numbers in the table above](figures/drawn/rivals_{p}.png)" for p in found)
+    return [*lines, f"\n{pictures}"]
+
+
+def worlds(data: Path) -> list[str]:
+    """The primary contrasts of the analysis plan."""
+    found = json.loads((data / "evidence.json").read_text(encoding="utf-8")) if (data / "evidence.json").exists() else {}
+    lines = ["\n## Order, hard cases, entropy, KL\n"]
+    plan = "`figures/analysis_plan.md` was committed before the first run; its hash seeds the worlds"
+    if not found:
+        return [*lines, f"{plan}. None of them is finished yet (`python -m figures.worlds`)."]
+    done, planned = len(found["worlds"]), found["planned"]
+    rest = "" if done == planned else "; no verdict is given before all of them are"
+    lines += [
+        f"{plan}. {done} of {planned} worlds are there{rest}. Printed recipe, one thing changed, at equal updates; test accuracy, mean over "
+        "worlds, interval from a bootstrap over worlds and images.\n",
+        "| contrast, panel | difference | exact p | Holm | smallest detectable | verdict |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name, row in found["primary"].items():
+        verdict = row["verdict"] if done == planned else "open"
+        lines.append(f"| {name} | {signed(row)} | {row['p']:.3f} | {row['p_holm']:.3f} | {row['detectable']:.3f} | {verdict} |")
+    return lines
+
+
+CONTROLS = {
+    "reward_random": "reward: a coin", "reward_format": "reward: the form alone", "reward_random_label": "reward: a random label a case",
+    "reward_majority": "reward: the panel's majority", "kl_x0": "KL weight 0", "kl_x10": "KL weight times 10", "kl_x100": "KL weight times 100",
+    "paper_schedule": "printed recipe", "hard_redrawn": "printed, hard stage: opinions drawn again",
+    "hard_swapped": "printed, hard stage: panels of other hard cases", "labels_wrong_2": "printed, 2 % of labels wrong",
+    "labels_wrong_5": "printed, 5 % of labels wrong", "labels_wrong_10": "printed, 10 % of labels wrong",
+}  # fmt: skip
+
+
+def _stored(data: Path, name: str) -> dict[str, Any]:
+    file = data / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
+def controls(data: Path) -> list[str]:
+    """Rewards without labels, the KL weight, and what the hard stage needs."""
+    found = _stored(data, "controls")
+    if not found:
+        return ["\nControls of the training: not stored yet (`python -m figures.controls`)."]
+    wrong = found.pop("wrong_labels")
+    n = next(iter(found.values()))["trained"]["n"]
+    lines = [
+        "\n## Controls of the training\n",
+        f"Equal updates, clinic 0, one training seed, n = {n:,}. Rises: minus the untrained policy with panel; against: minus the unchanged "
+        "recipe (recommended for rewards and KL, printed for the rest); paired, 95 %.\n",
+        "| arm | " + " | ".join(f"{p} | rises | against its recipe" for p in found) + " |", "|---|" + "---|---|---|" * len(found),
+    ]  # fmt: skip
+    for name, title in CONTROLS.items():
+        cells = [cell for rows in found.values() for cell in _arm(rows[name])]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    risen = sorted({CONTROLS[n] for rows in found.values() for n in CONTROLS if n.startswith("reward_") and rows[n]["rises"]["low"] > 0})
+    lines.append(f"\nHeld-out accuracy rises without a label in the reward under: {', '.join(risen) or 'none of the four'}.")
+    told = "; ".join(f"{p}, {arm.rsplit('_', 1)[1]} %: " + ", ".join(f"{b} {s:.0%}" for b, s in shares.items())
+                     for p, arms in wrong.items() for arm, shares in arms.items())  # fmt: skip
+    lines.append(f"Share of wrong labels in each bucket: {told}.")
+    return lines
+
+
+def _arm(row: dict[str, Any]) -> list[str]:
+    against = signed(row["against"]) if row["against"]["low"] or row["against"]["high"] else ""
+    return [with_interval(row["mean"], row["ci"]), signed(row["rises"]), against]
+
+
+CHANGES = {
+    "blank": "blank picture", "shuffled": "pixels shuffled", "swapped": "picture of another case", "panel_removed": "panel removed",
+    "panel_swapped": "panel of another case", "panel_adversarial": "panel wrong, unanimous", "panel_permuted": "panel in another order",
+}  # fmt: skip
+
+
+def looks(data: Path) -> list[str]:
+    """Image sensitivity and panel reliance before and after each stage."""
+    found = _stored(data, "looks")
+    if not found:
+        return ["\nDoes it look? Not stored yet (`python -m figures.looks`)."]
+    n = next(iter(found.values()))["n"]
+    lines = [f"\n## Does it look?\n\nShare of answers that change with the picture or the panel alone (test cases, n = {n}, greedy); in "
+             "brackets the accuracy. In a minimal pair another finding or place is drawn, all else kept: the share that follows it, and in "
+             "brackets the share that stays with the old answer, which the panel still gives.\n"]  # fmt: skip
+    heads = [(p, s) for p, rows in found.items() for s in rows["changes"]]
+    lines += ["| change | " + " | ".join(f"{p}, {s}" for p, s in heads) + " |", "|---|" + "---|" * len(heads)]
+    cells = [f"({found[p]['own'][s]:.3f})" for p, s in heads]
+    lines.append("| none | " + " | ".join(cells) + " |")
+    for change, title in CHANGES.items():
+        rows = [found[p]["changes"][s][change] for p, s in heads]
+        lines.append(f"| {title} | " + " | ".join(f"{r['changed']:.3f} ({r['accuracy']:.3f})" for r in rows) + " |")
+    pairs = [found[p]["changes"][s]["pair"] for p, s in heads]
+    lines.append("| minimal pair | " + " | ".join(f"{r['follows']:.3f} ({r['stays']:.3f})" for r in pairs) + " |")
+    for panel, rows in found.items():
+        noise, last = rows["noise"], list(rows["changes"])[-1]
+        word = "flatter than" if noise["flatter"]["low"] > 0 else "steeper than" if noise["flatter"]["high"] < 0 else "not told apart from"
+        lines.append(
+            f"\nWith a share of the {panel} panel's answers corrupted (0 to 100 %), the trained policy loses {-noise['slope'][last]:.3f} of "
+            f"accuracy from end to end, the untrained {-noise['slope']['untrained']:.3f}: its slope is {word} the untrained one's "
+            f"({signed(noise['flatter'])}, paired)."
+        )
+    return lines
+
+
+def evidence_lines(data: Path) -> list[str]:
+    """All of it."""
+    return [*rivals(data), *worlds(data), *looks(data), *controls(data)]
