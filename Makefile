@@ -47,6 +47,7 @@ artifacts: $(STAMP)
 figures: $(STAMP)
 	$(PY) -m figures.evidence
 	for script in figures/draw_*.py; do $(PY) -m "figures.$$(basename "$$script" .py)"; done
+	$(PY) -m figures.mirror
 	$(PY) -m figures.readme
 
 test: $(STAMP)

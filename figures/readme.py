@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from figures._evidence_tables import evidence_lines
+from figures import _evidence_page
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
 from mmedlite.evaluation import signed, with_interval
@@ -166,7 +166,9 @@ def block() -> str:
             f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
         )
     data = ROOT / "figures" / "data"
-    lines += evidence_lines(data) + _engine(data) + _store(data)
+    lines += ["\n## Better than what, and because of what\n", *_evidence_page.main()]
+    lines.append("\nAll numbers: `figures/evidence.md`; the paper's tables beside the same comparisons here: `figures/mirrored_tables.md`.")
+    lines += _engine(data) + _store(data)
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]

@@ -18,7 +18,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from mmedlite.answers import parse_strict
-from mmedlite.evaluation import accuracy, paired_difference
+from mmedlite.curriculum import BUCKETS
+from mmedlite.evaluation import accuracy, paired_difference, wilson
 from mmedlite.inference import holm, over_worlds, sign_flip, smallest_detectable
 from mmedlite.profiles import ROOT, load_profile
 
@@ -176,3 +177,22 @@ def controls(data: Path = DATA) -> dict[str, Any]:
 def base_of(arm: str) -> str:
     """The unchanged recipe of an arm."""
     return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_")) else "trained"
+
+
+def accuracies(data: Path = DATA) -> dict[str, Any]:
+    """Accuracy of every system of clinic 0 on all test cases and by difficulty, from the wide tables that are there; and triage by SFT.
+
+    {"panels": {panel: {system: {"all", "easy", "medium", "hard": {mean, ci, n}}}}, "triage_sft": {mean, ci, n} or {}}.
+    """
+    found: dict[str, Any] = {"panels": {}, "triage_sft": {}}
+    for name in ("controls", "tables", "rivals"):
+        file = data / f"{name}.parquet"
+        frame = read_wide(file) if file.exists() else pd.DataFrame({"panel": []})
+        if "triage_sft" in frame.attrs:
+            right, n = (frame.attrs["triage_sft"][k] for k in ("right", "n"))
+            found["triage_sft"] = {"mean": right / n, "ci": list(wilson(right, n)), "n": n}
+        for panel, part in frame.groupby("panel"):
+            kinds = {"all": part, **{level: part[part["difficulty"] == level] for level in BUCKETS}}
+            of_panel = found["panels"].setdefault(str(panel), {})
+            of_panel |= {s: {k: accuracy(p.assign(correct=p[s])) for k, p in kinds.items()} for s in systems_of(part)}
+    return found

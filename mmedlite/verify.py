@@ -190,13 +190,19 @@ def wrong_bands(file: Path) -> list[str]:
     return problems
 
 
+# What each file of figures/data is counted from again: evidence.json from the answers of the worlds, ...
+COUNTED: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "evidence": evidence.count, "rivals": evidence.rivals, "controls": evidence.controls, "accuracies": evidence.accuracies,
+    "looks": looking.count,
+}  # fmt: skip
+
+
 def wrong_evidence(folder: Path) -> list[str]:
     """Problems with the stored evidence: worlds of another analysis plan, numbers that the answers of worlds and rivals do not give."""
     files = sorted((folder / "worlds").glob("*.parquet"))
     other = [file.name for file in files if pd.read_parquet(file, columns=[]).attrs.get("plan") != recipe_sha256()]
     problems = [f"worlds/{name}: made by another analysis plan or recipe than those of today" for name in other]
-    recount = {"evidence": evidence.count, "rivals": evidence.rivals, "controls": evidence.controls, "looks": looking.count}
-    for name, again in ((f"{name}.json", again) for name, again in recount.items()):
+    for name, again in ((f"{name}.json", again) for name, again in COUNTED.items()):
         stored, found = (dict(_leaves(x)) for x in (json.loads((folder / name).read_text(encoding="utf-8")), again(folder)))
         problems += [f"{name}, {key}: {stored.get(key, 'absent')}, counted again {found.get(key, 'nothing')}"
                      for key in {**stored, **found} if key not in stored or key not in found or _differ(stored[key], found[key])]  # fmt: skip

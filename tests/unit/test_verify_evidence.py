@@ -44,8 +44,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in evidence.world_seeds()[:3]:
         wide(NAMES, seed).to_parquet(folder / "worlds" / f"{seed}.parquet")
     wide((*evidence.UNTRAINED, "trained"), 1).to_parquet(folder / "rivals.parquet")
-    for name, content in (("evidence", evidence.count(folder)), ("rivals", evidence.rivals(folder)), ("controls", {}), ("looks", {})):
-        (folder / f"{name}.json").write_text(json.dumps(content))
+    for name, count in verify.COUNTED.items():
+        (folder / f"{name}.json").write_text(json.dumps(count(folder)))
     verify.write_manifest(folder)
     return folder
 

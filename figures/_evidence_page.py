@@ -1,4 +1,7 @@
-"""The stored evidence as Markdown tables of README: baselines, controls, looks and the primary contrasts."""
+"""The stored evidence in words, for README, and in tables: ``figures/evidence.md``, written by ``make figures``.
+
+Each part gives (sentences, table): baselines, primary contrasts, looks, controls.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from mmedlite.evaluation import signed, with_interval
+from mmedlite.evidence import DATA
+from mmedlite.profiles import ROOT
+
+PAGE = ROOT / "figures" / "evidence.md"
+Part = tuple[list[str], list[str]]
 
 TITLES = {  # of the systems in rivals.json, in the order of the table
     "trained": "attending, recommended recipe", "any_correct": "any specialist right (oracle)",
@@ -22,10 +30,10 @@ TITLES = {  # of the systems in rivals.json, in the order of the table
 }  # fmt: skip
 
 
-def rivals(data: Path) -> list[str]:
+def rivals(data: Path) -> Part:
     """Every baseline beside the trained policy, on both panels."""
     if not (data / "rivals.json").exists():
-        return ["\nBaselines beside the trained policy: not stored yet (`python -m figures.rivals`)."]
+        return ["Baselines beside the trained policy: not stored yet (`python -m figures.rivals`)."], []
     found = json.loads((data / "rivals.json").read_text(encoding="utf-8"))
     n = next(iter(found.values()))["trained"]["n"]
     lines = [
@@ -42,23 +50,27 @@ def rivals(data: Path) -> list[str]:
             against = ["", ""] if name == "trained" else [signed(row["difference"]), f"{row['p_holm']:.3f}"]
             cells += [with_interval(row["mean"], row["ci"]), *against]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    said = []
     for panel, rows in found.items():
         alike = [TITLES[n] for n, r in rows.items() if n != "trained" and r["difference"]["low"] <= 0 <= r["difference"]["high"]]
-        lines.append(f"\nOn the {panel} panel the trained policy is not told apart from: {'; '.join(alike) or 'none of them'}.")
         gap = rows["three_weights"]["difference"]
         word = "is better than" if gap["low"] > 0 else "is worse than" if gap["high"] < 0 else "is not told apart from"
-        lines.append(f"It {word} three fitted weights ({signed(gap)}).")
-    pictures = " ".join(f"![Trained policy minus every baseline, {p} panel; numbers in the table above](figures/drawn/rivals_{p}.png)" for p in found)
-    return [*lines, f"\n{pictures}"]
+        said.append(
+            f"{panel}: the trained policy is not told apart from: {'; '.join(alike) or 'none of the baselines'}. It {word} three fitted "
+            f"weights ({signed(gap)})."
+        )
+    alt = "Trained policy minus every baseline, {} panel; numbers in the table above"
+    pictures = " ".join(f"![{alt.format(p)}](drawn/rivals_{p}.png)" for p in found)
+    return said, [*lines, f"\n{pictures}"]
 
 
-def worlds(data: Path) -> list[str]:
+def worlds(data: Path) -> Part:
     """The primary contrasts of the analysis plan."""
     found = json.loads((data / "evidence.json").read_text(encoding="utf-8")) if (data / "evidence.json").exists() else {}
     lines = ["\n## Order, hard cases, entropy, KL\n"]
     plan = "`figures/analysis_plan.md` was committed before the first run; its hash seeds the worlds"
     if not found:
-        return [*lines, f"{plan}. None of them is finished yet (`python -m figures.worlds`)."]
+        return [f"Order, hard cases, entropy, KL: {plan}. None of them is finished yet (`python -m figures.worlds`)."], []
     done, planned = len(found["worlds"]), found["planned"]
     rest = "" if done == planned else "; no verdict is given before all of them are"
     lines += [
@@ -69,7 +81,9 @@ def worlds(data: Path) -> list[str]:
     for name, row in found["primary"].items():
         verdict = row["verdict"] if done == planned else "open"
         lines.append(f"| {name} | {signed(row)} | {row['p']:.3f} | {row['p_holm']:.3f} | {row['detectable']:.3f} | {verdict} |")
-    return lines
+    lines.append("\n![Primary contrasts, a dot a world; numbers in the table above](drawn/contrasts.png)")
+    verdicts = "; ".join(f"{name}: {row['verdict']}" for name, row in found["primary"].items()) if done == planned else "open"
+    return [f"Order, hard cases, entropy, KL ({done} of {planned} unseen worlds): {verdicts}."], lines
 
 
 CONTROLS = {
@@ -87,11 +101,11 @@ def _stored(data: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def controls(data: Path) -> list[str]:
+def controls(data: Path) -> Part:
     """Rewards without labels, the KL weight, and what the hard stage needs."""
     found = _stored(data, "controls")
     if not found:
-        return ["\nControls of the training: not stored yet (`python -m figures.controls`)."]
+        return ["Controls of the training: not stored yet (`python -m figures.controls`)."], []
     wrong = found.pop("wrong_labels")
     n = next(iter(found.values()))["trained"]["n"]
     lines = [
@@ -104,11 +118,10 @@ def controls(data: Path) -> list[str]:
         cells = [cell for rows in found.values() for cell in _arm(rows[name])]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     risen = sorted({CONTROLS[n] for rows in found.values() for n in CONTROLS if n.startswith("reward_") and rows[n]["rises"]["low"] > 0})
-    lines.append(f"\nHeld-out accuracy rises without a label in the reward under: {', '.join(risen) or 'none of the four'}.")
+    said = [f"Held-out accuracy rises although no label is in the reward, under: {', '.join(risen) or 'none of the four controls'}."]
     told = "; ".join(f"{p}, {arm.rsplit('_', 1)[1]} %: " + ", ".join(f"{b} {s:.0%}" for b, s in shares.items())
                      for p, arms in wrong.items() for arm, shares in arms.items())  # fmt: skip
-    lines.append(f"Share of wrong labels in each bucket: {told}.")
-    return lines
+    return said, [*lines, f"\nShare of wrong labels in each bucket: {told}."]
 
 
 def _arm(row: dict[str, Any]) -> list[str]:
@@ -122,11 +135,11 @@ CHANGES = {
 }  # fmt: skip
 
 
-def looks(data: Path) -> list[str]:
+def looks(data: Path) -> Part:
     """Image sensitivity and panel reliance before and after each stage."""
     found = _stored(data, "looks")
     if not found:
-        return ["\nDoes it look? Not stored yet (`python -m figures.looks`)."]
+        return ["Does it look? Not stored yet (`python -m figures.looks`)."], []
     n = next(iter(found.values()))["n"]
     lines = [f"\n## Does it look?\n\nShare of answers that change with the picture or the panel alone (test cases, n = {n}, greedy); in "
              "brackets the accuracy. In a minimal pair another finding or place is drawn, all else kept: the share that follows it, and in "
@@ -140,17 +153,24 @@ def looks(data: Path) -> list[str]:
         lines.append(f"| {title} | " + " | ".join(f"{r['changed']:.3f} ({r['accuracy']:.3f})" for r in rows) + " |")
     pairs = [found[p]["changes"][s]["pair"] for p, s in heads]
     lines.append("| minimal pair | " + " | ".join(f"{r['follows']:.3f} ({r['stays']:.3f})" for r in pairs) + " |")
+    said = []
     for panel, rows in found.items():
         noise, last = rows["noise"], list(rows["changes"])[-1]
         word = "flatter than" if noise["flatter"]["low"] > 0 else "steeper than" if noise["flatter"]["high"] < 0 else "not told apart from"
-        lines.append(
-            f"\nWith a share of the {panel} panel's answers corrupted (0 to 100 %), the trained policy loses {-noise['slope'][last]:.3f} of "
+        said.append(
+            f"{panel}: with a share of the panel's answers corrupted (0 to 100 %), the trained policy loses {-noise['slope'][last]:.3f} of "
             f"accuracy from end to end, the untrained {-noise['slope']['untrained']:.3f}: its slope is {word} the untrained one's "
             f"({signed(noise['flatter'])}, paired)."
         )
-    return lines
+    return said, lines
 
 
-def evidence_lines(data: Path) -> list[str]:
-    """All of it."""
-    return [*rivals(data), *worlds(data), *looks(data), *controls(data)]
+def main() -> list[str]:
+    """Write the page; returns the sentences."""
+    said, lines = [], ["# The evidence, in tables\n\nFilled by `make figures` from `figures/data/`."]
+    for part in (rivals, worlds, looks, controls):
+        sentences, table = part(DATA)
+        said += [f"- {sentence}" for sentence in sentences]
+        lines += [*table, "", *sentences] if table else sentences
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return said

@@ -1,0 +1,118 @@
+"""The paper's tables beside the same comparison in the clinic: ``figures/mirrored_tables.md``, filled from stored numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from mmedlite.evaluation import with_interval
+from mmedlite.evidence import DATA
+from mmedlite.paper_audit import load_tables
+from mmedlite.profiles import ROOT
+from mmedlite.run_folder import RunFolder
+
+OUT = ROOT / "figures" / "mirrored_tables.md"
+INTRO = """# The paper's tables, mirrored
+
+Left the paper's numbers, right the same comparison in the phantom clinic. **They measure different worlds**: real images, Qwen2.5-VL-7B and
+hosted specialists there, drawn images, a model of about a million parameters and simulated specialists here. Only what moves what may
+be compared, never the size. Clinic 0, test cases, greedy, one training seed, Wilson 95 % intervals. Filled by `make figures`.
+
+Left out: debate, MedAgents, MDAgents and AFlow (Table 1) need models that converse; a second backbone (Table 15), single-model scaling
+(Table 8) and simultaneous updates of the two doctors (Table 14) have not been run; Tables 16 to 18 are about models and sets that the clinic
+has no counterpart of.
+"""
+# Paper table: title, rows of (paper's row or None, what was run here, system, kind of case)
+MIRROR: dict[str, tuple[str, list[tuple[str | None, str, str, str]]]] = {
+    "1": ("Main results and test-time scaling", [
+        ("MMedAgent-RL-7B", "recommended recipe", "trained", "all"),
+        ("MMedAgent-RL-7B + majority vote", "recommended recipe, vote of five samples", "scaled", "all"),
+        ("Qwen2.5-VL-7B", "untrained policy, no panel", "no_panel", "all"), (None, "majority vote of the panel", "majority_vote", "all"),
+        (None, "one specialist", "specialist_1", "all"), (None, "three-weight reader", "three_weights", "all"),
+    ]),
+    "2": ("Ablation", [
+        ("full", "recommended recipe", "trained", "all"), ("w/o Triage", "trained attending, untrained triage", "route_zero_shot", "all"),
+        ("w/o Specialists", "GRPO without the panel", "rl_no_panel", "all"), ("w/o C-MARL", "untrained attending", "untrained_panel", "all"),
+        ("+ Easy", "GRPO on easy cases alone", "easy_alone", "all"), ("+ Medium", "GRPO on medium cases alone", "medium_alone", "all"),
+        ("+ Hard", "schedule as printed: easy, medium, hard", "paper_schedule", "all"), (None, "GRPO on hard cases alone", "hard_alone", "all"),
+        (None, "plain GRPO: no buckets, no entropy term", "plain_grpo", "all"),
+    ]),
+    "5": ("SFT", [
+        ("GPT-4o -> Qwen2.5-VL-7B", "untrained attending", "untrained_panel", "all"),
+        ("GPT-4o -> Qwen2.5-VL-7B, SFT w/o reasoning", "SFT, answer only", "sft", "all"),
+        ("GPT-4o -> Qwen2.5-VL-7B, SFT w/ reasoning", "SFT, reasoning written out", "sft_reasoning", "all"),
+        (None, "rejection-sampling fine-tuning", "rejection", "all"),
+    ]),
+    "6": ("Panels of other make; the policy was trained on the column's panel", [
+        ("3 x OpenAI-o3", "three answers, its own panel", "trained", "all"), ("1 x GPT-4o", "one answer", "answers_1", "all"),
+        ("1 x Qwen2.5-VL-7B + 1 x GPT-4o", "two answers", "answers_2", "all"), (None, "no answer", "alone", "all"),
+        (None, "dial-a-panel: three strong (.90)", "dial_strong", "all"), (None, "three medium (.72)", "dial_medium", "all"),
+        (None, "three weak (.55)", "dial_weak", "all"),
+        ("2 x OpenAI-o3 + 1 x Qwen2.5-VL-7B", "two strong, one weak", "dial_strong+strong+weak", "all"),
+        (None, "one strong, two weak", "dial_strong+weak+weak", "all"),
+    ]),
+    "9": ("Cases that every specialist gets wrong", [
+        ("base, w/o experts", "untrained, no panel", "no_panel", "hard"),
+        ("base, with experts", "untrained, with panel", "untrained_panel", "hard"),
+        ("SFT", "SFT, answer only", "sft", "hard"), ("MMedAgent-RL", "recommended recipe", "trained", "hard"),
+        (None, "schedule as printed", "paper_schedule", "hard"),
+    ]),
+    "10": ("Routing; attending trained", [
+        ("trained triage", "trained triage", "trained", "all"), ("zero-shot triage", "untrained triage", "route_zero_shot", "all"),
+        ("random triage", "random departments", "route_random", "all"),
+        ("w/o triage, Qwen2.5-VL-7B", "untrained policy, no panel", "no_panel", "all"),
+        ("w/o triage, Qwen2.5-VL-7B + majority vote", "the same, vote of five samples", "self_consistency", "all"),
+    ]),
+    "12": ("Parts added one after the other", [
+        ("base", "untrained policy, no panel", "no_panel", "all"), ("+ specialists", "majority vote of the panel", "majority_vote", "all"),
+        ("+ triage", "untrained attending with the routed panel", "untrained_panel", "all"),
+        ("+ curriculum RL", "recommended recipe", "trained", "all"),
+    ]),
+}  # fmt: skip
+
+
+def paper_cells(table: dict[str, Any], row: str | None) -> str:
+    """The paper's printed cells of a row, in its order of columns."""
+    return " / ".join("-" if value is None else f"{value:g}" for value in table["rows"][row]) if row else ""
+
+
+def by_difficulty(panels: dict[str, Any]) -> list[str]:
+    """Figure 4: accuracy by difficulty, of the main systems."""
+    heads = [f"{p}, {k}" for p in panels for k in ("easy", "medium", "hard")]
+    lines = ["\n## Figure 4: by difficulty\n", f"| system | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for system in ("no_panel", "untrained_panel", "majority_vote", "sft", "paper_schedule", "trained", "ideal_reader"):
+        cells = [with_interval(p[system][k]["mean"], p[system][k]["ci"]) for p in panels.values() for k in ("easy", "medium", "hard")]
+        lines.append(f"| {system.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def triage(found: dict[str, Any]) -> list[str]:
+    """Tables 7 and 11: the share of cases sent to the right department."""
+    stored = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))["triage"]
+    titles = {"base": "untrained", "trained": "trained by GRPO", "random_reward": "reward by a coin", "histogram": "colour histogram"}
+    rows = [(title, with_interval(stored[k], stored[f"{k}_ci"])) for k, title in titles.items()]
+    if found["triage_sft"]:
+        rows.insert(1, ("SFT, as many updates", with_interval(found["triage_sft"]["mean"], found["triage_sft"]["ci"])))
+    printed = load_tables()["tables"]["7"]
+    told = "; ".join(f"{row} {paper_cells(printed, row)}" for row in printed["rows"])
+    return [f"\n## Tables 7 and 11: triage\n\nThe paper (Table 7: {', '.join(printed['columns'])}): {told}.\n",
+            f"| triage | right department, n = {stored['n']:,} |", "|---|---|", *(f"| {title} | {cell} |" for title, cell in rows)]  # fmt: skip
+
+
+def main() -> None:
+    """Write the page."""
+    found, printed = json.loads((DATA / "accuracies.json").read_text(encoding="utf-8")), load_tables()["tables"]
+    panels, lines = found["panels"], [INTRO]
+    for key, (title, rows) in MIRROR.items():
+        columns = ", ".join(printed[key]["columns"])
+        lines += [f"\n## Table {key}: {title}\n", f"| the paper's row | the paper: {columns} | here | " + " | ".join(panels) + " |"]
+        lines.append("|---|---|---|" + "---|" * len(panels))
+        for row, here, system, kind in rows:
+            shares = [p[system][kind] if system in p else None for p in panels.values()]
+            cells = [with_interval(s["mean"], s["ci"]) if s else "not stored" for s in shares]
+            lines.append(f"| {row or ''} | {paper_cells(printed[key], row)} | {here} | " + " | ".join(cells) + " |")
+    OUT.write_text("\n".join([*lines, *by_difficulty(panels), *triage(found)]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

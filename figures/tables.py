@@ -1,0 +1,146 @@
+"""What the paper's tables need beside the systems that are stored: test-time scaling, routing, panels of other make, triage by SFT.
+
+``python -m figures.tables`` answers the test cases of clinic 0 with the trained policies, greedy but for the samples, and writes
+``figures/data/tables.parquet``, a column a system. Nothing but a triage doctor by SFT is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from figures.artifacts import SEEDS, open_seed
+from figures.worlds import write_wide
+from mmedlite import sft
+from mmedlite.attending import answer
+from mmedlite.curriculum import majority_vote
+from mmedlite.evidence import DATA
+from mmedlite.pipeline import routed
+from mmedlite.profiles import DEPARTMENTS
+from mmedlite.prompts import triage_prompt
+from mmedlite.run import Run
+from mmedlite.side_by_side import side_by_side
+from mmedlite.simulated import SimulatedSpecialists
+from mmedlite.specialists import panel_options
+from mmedlite.store import OpinionStore
+from mmedlite.triage import route
+
+OUT = DATA / "tables.parquet"
+SAMPLES = 5  # of test-time scaling; the paper does not print its number
+STRENGTH = {"strong": 0.9, "medium": 0.72, "weak": 0.55}  # accuracy of a simulated specialist
+MIXES = ("strong", "medium", "weak", "strong+strong+weak", "strong+weak+weak")
+
+
+def read(run: Run, panel: str, name: str, sent: Sequence[str], said: np.ndarray | None, temperature: float = 0.0, seed: int = 0) -> list[str]:
+    """The trained policy's answers to the test cases, sent to these departments and shown this panel."""
+    policy = run.policy(f"{panel}/{run.profile.attending.recipe[-1].name}").merge_and_unload()
+    return answer(policy, run.processor, run.table, run.cases("test"), sent, said, run.profile, name, temperature, seed)
+
+
+def scaled(run: Run, panel: str) -> None:
+    """Majority of sampled answers (T = 1) of the trained policy."""
+    draws = [read(run, panel, "sampling", run.routes("test"), run.panel("test", panel), 1.0, 1000 * k) for k in range(SAMPLES)]
+    options = np.stack([run.score("scaled", "test", panel, texts)["option"] for texts in draws], 1)
+    run.keep(run.choices("scaled", "test", panel, [majority_vote(v) for v in options.tolist()]), f"{panel}/test/scaled")
+
+
+def alone(run: Run, panel: str) -> None:
+    """The trained policy without any specialists."""
+    run.keep(run.score("alone", "test", panel, read(run, panel, "alone", run.routes("test"), None)), f"{panel}/test/alone")
+
+
+def elsewhere(name: str, choose: Callable[[Run], list[str]]) -> Callable[[Run, str], None]:
+    """The trained policy where the cases are sent by another rule; the specialists there are asked."""
+
+    def step(run: Run, panel: str) -> None:
+        sent = choose(run)
+        said = run.panel_for(run.cases("test"), sent, panel)
+        run.keep(run.score(name, "test", panel, read(run, panel, name, sent, said)), f"{panel}/test/{name}")
+
+    return step
+
+
+def zero_shot(run: Run) -> list[str]:
+    """The untrained triage doctor's departments; Radiologist where it names none, as always."""
+    rows = run.rows("triage")
+    base = rows[rows["system"] == "base"].set_index("case_id")["department"]
+    return [base[c.case_id] or "Radiologist" for c in run.cases("test")]
+
+
+def at_random(run: Run) -> list[str]:
+    """Any department, drawn."""
+    return [DEPARTMENTS[i] for i in np.random.default_rng(4).integers(0, len(DEPARTMENTS), len(run.cases("test")))]
+
+
+def fewer(count: int) -> Callable[[Run, str], None]:
+    """The trained policy with that many of the panel's answers; the others are shown as missing."""
+
+    def step(run: Run, panel: str) -> None:
+        said = run.panel("test", panel)
+        said[:, count:] = -1
+        texts = read(run, panel, f"{count} answers", run.routes("test"), said)
+        run.keep(run.score(f"answers_{count}", "test", panel, texts), f"{panel}/test/answers_{count}")
+
+    return step
+
+
+def mixed(mix: str) -> Callable[[Run, str], None]:
+    """The trained policy with a simulated panel (dial-a-panel, independent errors) of these strengths."""
+
+    def step(run: Run, panel: str) -> None:
+        cases, sent, kinds = run.cases("test"), run.routes("test"), mix.split("+") if "+" in mix else [mix] * 3
+        said = np.empty((len(cases), 3), int)
+        for kind in set(kinds):
+            source = SimulatedSpecialists(["dialled"], accuracy=STRENGTH[kind], correlation=0.0)
+            store = OpinionStore(run.folder / "dialled" / f"{panel}-{mix}-{kind}")
+            votes, _ = panel_options(cases, sent, "dialled", run.table, store, source)
+            columns = [i for i, k in enumerate(kinds) if k == kind]
+            said[:, columns] = votes[:, columns]
+        run.keep(run.score(f"dial_{mix}", "test", panel, read(run, panel, mix, sent, said)), f"{panel}/test/dial_{mix}")
+
+    return step
+
+
+STEPS: dict[str, Callable[[Run, str], None]] = {
+    "scaled": scaled, "alone": alone, "route_random": elsewhere("route_random", at_random),
+    "route_zero_shot": elsewhere("route_zero_shot", zero_shot),
+    "answers_1": fewer(1), "answers_2": fewer(2), **{f"dial_{mix}": mixed(mix) for mix in MIXES},
+}  # fmt: skip
+
+
+def missing(run: Run, name: str) -> None:
+    """One step of one panel ("panel/step"), unless its rows are there."""
+    panel, step = name.split("/")
+    if not run.has_own_rows(f"{panel}/test/{step}"):
+        STEPS[step](run, panel)
+
+
+def triage_sft(run: Run) -> None:
+    """Triage by SFT on the right department, as many updates as GRPO has; its routes of the test cases are kept."""
+    if run.has_own_rows("triage_sft"):
+        return
+    train, test = [c for c in run.cases("train") if c.specialty], run.cases("test")
+    gold = [f"<think>{c.modality}</think><answer>{c.specialty}</answer>" for c in train]
+    model, settings = run.fresh(), run.profile.triage
+    batch = run.profile.grpo.prompts_per_step * run.profile.grpo.generations // 2
+    sft.train(model, run.processor, lambda i: run.table.open_image(train[i]), [triage_prompt()] * len(train), gold, settings.steps, batch,
+              run.seed, settings.learning_rate)  # fmt: skip
+    sent = route(model.merge_and_unload(), run.processor, run.table, test, run.profile)
+    run.keep(routed("sft", test, sent), "triage_sft")
+
+
+def main() -> None:
+    """Answer what is missing, then write the table."""
+    run = open_seed(SEEDS[0])
+    triage_sft(run)
+    for panel in run.profile.panels:  # asked by one process before the others begin
+        for choose in (at_random, zero_shot):
+            run.panel_for(run.cases("test"), choose(run), panel)
+    side_by_side(run, [(missing, f"{panel}/{step}") for step in STEPS for panel in run.profile.panels])
+    sent = run.rows("triage_sft")["correct"]
+    write_wide(run, ("trained", "untrained_panel", *STEPS), OUT, triage_sft={"right": int(sent.sum()), "n": len(sent)})
+
+
+if __name__ == "__main__":
+    main()
