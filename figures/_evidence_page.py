@@ -24,8 +24,9 @@ TITLES = {  # of the systems in rivals.json, in the order of the table
     "specialist_1": "specialist 1 alone", "specialist_2": "specialist 2 alone", "specialist_3": "specialist 3 alone",
     "untrained_panel": "untrained, with panel", "no_panel": "untrained, no panel",
     "self_consistency": "untrained, no panel, vote of five samples",
-    "rl_no_panel": "RL without panel", "plain_grpo": "plain GRPO (no buckets, no entropy term)", "sft": "SFT, answer only",
-    "sft_reasoning": "SFT, reasoning written out", "rejection": "rejection-sampling fine-tuning", "easy_alone": "GRPO on easy cases alone",
+    "rl_no_panel": "RL without panel", "plain_grpo": "plain GRPO (one stage, one KL weight, no entropy term)",
+    "sft": "SFT, answer only", "sft_reasoning": "SFT, true reading of each picture written out (privileged)",
+    "rejection": "rejection-sampling fine-tuning", "easy_alone": "GRPO on easy cases alone",
     "medium_alone": "GRPO on medium cases alone", "hard_alone": "GRPO on hard cases alone", "paper_schedule": "schedule as printed",
 }  # fmt: skip
 
@@ -76,7 +77,7 @@ def worlds(data: Path) -> Part:
     lines += [
         f"{plan}. {done} of {planned} worlds are there{rest}. Printed recipe, one thing changed, at equal updates; test accuracy, mean over "
         "worlds, interval from a bootstrap over worlds and images.\n",
-        "| contrast, panel | difference | exact p | Holm | smallest detectable | verdict |", "|---|---|---|---|---|---|",
+        "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step | verdict |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in found["primary"].items():
         verdict = row["verdict"] if done == planned else "open"
@@ -88,9 +89,9 @@ def worlds(data: Path) -> Part:
 
 CONTROLS = {
     "reward_random": "reward: a coin", "reward_format": "reward: the form alone", "reward_random_label": "reward: a random label a case",
-    "reward_majority": "reward: the panel's majority", "kl_x0": "KL weight 0", "kl_x10": "KL weight times 10", "kl_x100": "KL weight times 100",
+    "reward_majority": "reward: the panel's majority", "kl_x0": "KL weight 0", "kl_x10": "KL weight times 10",
     "paper_schedule": "printed recipe", "hard_redrawn": "printed, hard stage: opinions drawn again",
-    "hard_swapped": "printed, hard stage: panels of other hard cases", "labels_wrong_2": "printed, 2 % of labels wrong",
+    "hard_swapped": "printed, hard stage: panels of other hard cases",
     "labels_wrong_5": "printed, 5 % of labels wrong", "labels_wrong_10": "printed, 10 % of labels wrong",
 }  # fmt: skip
 
@@ -117,8 +118,10 @@ def controls(data: Path) -> Part:
     for name, title in CONTROLS.items():
         cells = [cell for rows in found.values() for cell in _arm(rows[name])]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    risen = sorted({CONTROLS[n] for rows in found.values() for n in CONTROLS if n.startswith("reward_") and rows[n]["rises"]["low"] > 0})
-    said = [f"Held-out accuracy rises although no label is in the reward, under: {', '.join(risen) or 'none of the four controls'}."]
+    rewards = [n for n in CONTROLS if n.startswith("reward_")]
+    risen = [f"{CONTROLS[n]} ({p})" for p, rows in found.items() for n in rewards if rows[n]["rises"]["low"] > 0]
+    named = ", ".join(risen) or "none of the four controls"
+    said = [f"Held-out accuracy rises with no right label in the reward (stages and coefficients still follow the buckets), under: {named}."]
     told = "; ".join(f"{p}, {arm.rsplit('_', 1)[1]} %: " + ", ".join(f"{b} {s:.0%}" for b, s in shares.items())
                      for p, arms in wrong.items() for arm, shares in arms.items())  # fmt: skip
     return said, [*lines, f"\nShare of wrong labels in each bucket: {told}."]
@@ -143,7 +146,7 @@ def looks(data: Path) -> Part:
     n = next(iter(found.values()))["n"]
     lines = [f"\n## Does it look?\n\nShare of answers that change with the picture or the panel alone (test cases, n = {n}, greedy); in "
              "brackets the accuracy. In a minimal pair another finding or place is drawn, all else kept: the share that follows it, and in "
-             "brackets the share that stays with the old answer, which the panel still gives.\n"]  # fmt: skip
+             "brackets the share that stays with the old answer, for which the panel, kept too, was asked.\n"]  # fmt: skip
     heads = [(p, s) for p, rows in found.items() for s in rows["changes"]]
     lines += ["| change | " + " | ".join(f"{p}, {s}" for p, s in heads) + " |", "|---|" + "---|" * len(heads)]
     cells = [f"({found[p]['own'][s]:.3f})" for p, s in heads]
@@ -152,15 +155,15 @@ def looks(data: Path) -> Part:
         rows = [found[p]["changes"][s][change] for p, s in heads]
         lines.append(f"| {title} | " + " | ".join(f"{r['changed']:.3f} ({r['accuracy']:.3f})" for r in rows) + " |")
     pairs = [found[p]["changes"][s]["pair"] for p, s in heads]
-    lines.append("| minimal pair | " + " | ".join(f"{r['follows']:.3f} ({r['stays']:.3f})" for r in pairs) + " |")
+    lines.append(f"| minimal pair, n = {pairs[0]['n']} | " + " | ".join(f"{r['follows']:.3f} ({r['stays']:.3f})" for r in pairs) + " |")
     said = []
     for panel, rows in found.items():
         noise, last = rows["noise"], list(rows["changes"])[-1]
         word = "flatter than" if noise["flatter"]["low"] > 0 else "steeper than" if noise["flatter"]["high"] < 0 else "not told apart from"
         said.append(
-            f"{panel}: with a share of the panel's answers corrupted (0 to 100 %), the trained policy loses {-noise['slope'][last]:.3f} of "
-            f"accuracy from end to end, the untrained {-noise['slope']['untrained']:.3f}: its slope is {word} the untrained one's "
-            f"({signed(noise['flatter'])}, paired)."
+            f"{panel}: with a share of the panel's answers corrupted (0 to 100 %), the accuracy of the trained "
+            f"policy falls with a slope of {-noise['slope'][last]:.3f}, that of the untrained with "
+            f"{-noise['slope']['untrained']:.3f}: it is {word} the untrained one's ({signed(noise['flatter'])}, paired)."
         )
     return said, lines
 

@@ -2,8 +2,9 @@
 
 ``python -m figures.controls`` trains what is missing on both panels and writes ``figures/data/controls.parquet``, a column an arm:
 
-- recommended recipe, other reward: a coin, the form alone, a fixed random label a case, the panel's majority;
-- recommended recipe, KL weight times 0, 10 and 100 (paper Figure 6);
+- recommended recipe, other reward: a coin, the form alone, a fixed random label a case, the panel's majority (stages and
+  coefficients still follow the buckets, which are made from right labels);
+- recommended recipe, KL weight times 0 and 10 (compare paper Figure 6);
 - printed recipe, hard stage on the same cases: with opinions from the second draw, or with the panels of other hard cases;
 - printed recipe, a share of the training labels wrong (and the buckets made from them).
 """
@@ -71,13 +72,13 @@ class Arm(NamedTuple):
     hard_panel: str = "own"  # what the last stage shows: "own", "redraw" or "swapped"
 
 
-NOISE = (2, 5, 10)  # per cent of wrong training labels
+NOISE = (5, 10)  # per cent of wrong training labels
 ARMS = {
     "reward_random": Arm(rewards=(format_reward, random_reward)), "reward_format": Arm(rewards=(format_reward,)),
     "reward_random_label": Arm(labels=random_labels), "reward_majority": Arm(labels=majority_labels),
-    "kl_x0": Arm(kl=0.0), "kl_x10": Arm(kl=10.0), "kl_x100": Arm(kl=100.0),
     "hard_redrawn": Arm("printed", hard_panel="redraw"), "hard_swapped": Arm("printed", hard_panel="swapped"),
     **{f"labels_wrong_{share}": Arm("printed", labels=wrong_labels(share / 100), relabel=True) for share in NOISE},
+    "kl_x0": Arm(kl=0.0), "kl_x10": Arm(kl=10.0),
 }  # fmt: skip
 
 

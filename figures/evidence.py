@@ -1,4 +1,4 @@
-"""Counts what the stored answers say (``mmedlite.verify.COUNTED``), stores it and seals ``figures/data``. Trains nothing."""
+"""Counts what the stored answers say (``mmedlite.verify_evidence.COUNTED``), stores it and seals ``figures/data``. Trains nothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 
 from mmedlite.evaluation import signed
 from mmedlite.evidence import DATA
-from mmedlite.verify import COUNTED, write_manifest
+from mmedlite.verify import write_manifest
+from mmedlite.verify_evidence import COUNTED
 
 
 def main() -> None:

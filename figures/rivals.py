@@ -1,4 +1,5 @@
-"""The baselines that the paper leaves out, all from the same stored answers and the same training cases of clinic 0.
+"""The baselines that the paper leaves out, from the same stored answers and the same training cases of clinic 0 (one, SFT with reasoning,
+is told the truth about each training picture besides).
 
 Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates.
 ``python -m figures.rivals`` runs what is missing beside the reference run of ``make artifacts`` and writes every system's answers to the test
@@ -120,9 +121,10 @@ def rejection(run: Run, panel: str) -> None:
 
 
 def arms(run: Run) -> dict[str, Sequence[Stage]]:
-    """GRPO with one stage: plain (no entropy term, no buckets), and each bucket alone with its own coefficients."""
+    """GRPO with one stage: plain (no entropy term, one KL weight, so that no bucket matters), and each bucket alone with its coefficients."""
     recipe, printed = run.profile.attending.recipe, run.profile.attending.paper_schedule
-    plain = replace(recipe[-1], name="plain", gamma=(0.0,) * len(BUCKETS), steps=updates(run))
+    middle = printed[1].beta[0]  # the paper's KL weight of the medium stage
+    plain = replace(recipe[-1], name="plain", gamma=(0.0,) * len(BUCKETS), beta=(middle,) * len(BUCKETS), steps=updates(run))
     return {"plain_grpo": (plain,), **{f"{s.name}_alone": (replace(s, steps=updates(run)),) for s in printed}}
 
 

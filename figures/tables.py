@@ -1,7 +1,7 @@
 """What the paper's tables need beside the systems that are stored: test-time scaling, routing, panels of other make, triage by SFT.
 
 ``python -m figures.tables`` answers the test cases of clinic 0 with the trained policies, greedy but for the samples, and writes
-``figures/data/tables.parquet``, a column a system. Nothing but a triage doctor by SFT is trained.
+``figures/data/tables.parquet``, a column a system. Only two triage doctors are trained: by SFT, and on two labels.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from mmedlite.evidence import DATA
 from mmedlite.pipeline import routed
 from mmedlite.profiles import DEPARTMENTS
 from mmedlite.prompts import triage_prompt
+from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
 from mmedlite.simulated import SimulatedSpecialists
 from mmedlite.specialists import panel_options
 from mmedlite.store import OpinionStore
-from mmedlite.triage import route
+from mmedlite.triage import route, train_triage
 
 OUT = DATA / "tables.parquet"
+TWO = ("Radiologist", "Pathologist")  # the only labels of the paper's training sets
 SAMPLES = 5  # of test-time scaling; the paper does not print its number
 STRENGTH = {"strong": 0.9, "medium": 0.72, "weak": 0.55}  # accuracy of a simulated specialist
 MIXES = ("strong", "medium", "weak", "strong+strong+weak", "strong+weak+weak")
@@ -130,16 +132,39 @@ def triage_sft(run: Run) -> None:
     run.keep(routed("sft", test, sent), "triage_sft")
 
 
+def triage_two(run: Run) -> None:
+    """Triage by GRPO on the two labels that the paper's training sets give, tested on all departments; its routes are kept."""
+    if run.has_own_rows("triage_two"):
+        return
+    cases, test, model = [c for c in run.cases("train") if c.specialty in TWO], run.cases("test"), run.fresh()
+    out = run.folder / "rollouts" / "triage_two"
+    train_triage(model, run.processor, run.table, cases, run.profile, out, run.seed, (format_reward, accuracy_reward))
+    sent = route(model.merge_and_unload(), run.processor, run.table, test, run.profile)
+    run.keep(routed("two_labels", test, sent), "triage_two")
+
+
+def shares(run: Run) -> dict[str, dict[str, int]]:
+    """How many test cases each triage doctor sends right, of all and of the five departments that two labels leave out."""
+    specialty = {c.case_id: c.specialty for c in run.cases("test")}
+    found = {}
+    for name in ("triage_sft", "triage_two"):
+        rows = run.rows(name)
+        unseen = rows[~rows["case_id"].map(specialty).isin(TWO)]
+        for title, part in ((name, rows), (f"{name}, other departments", unseen)):
+            found[title] = {"right": int(part["correct"].sum()), "n": len(part)}
+    return found
+
+
 def main() -> None:
     """Answer what is missing, then write the table."""
     run = open_seed(SEEDS[0])
     triage_sft(run)
+    triage_two(run)
     for panel in run.profile.panels:  # asked by one process before the others begin
         for choose in (at_random, zero_shot):
             run.panel_for(run.cases("test"), choose(run), panel)
     side_by_side(run, [(missing, f"{panel}/{step}") for step in STEPS for panel in run.profile.panels])
-    sent = run.rows("triage_sft")["correct"]
-    write_wide(run, ("trained", "untrained_panel", *STEPS), OUT, triage_sft={"right": int(sent.sum()), "n": len(sent)})
+    write_wide(run, ("trained", "untrained_panel", *STEPS), OUT, triage=shares(run))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ def script_sha256() -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+SCRIPT = script_sha256()  # of the code that this process runs, whatever is written meanwhile
+
+
 def open_world(seed: int) -> Run:
     """The run of a world; its clinic is drawn if it is not there."""
     table = WORK / f"{seed}-cases"
@@ -121,7 +124,7 @@ def write_wide(
         parts.append(part.assign(marked=marked, **more, options=options, **said))
     frame = pd.concat(parts, ignore_index=True)
     frame.attrs = {
-        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": script_sha256(), "cases_sha256": run.table.sha256,
+        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": SCRIPT, "cases_sha256": run.table.sha256,
         **told,
     }  # fmt: skip
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -246,9 +246,10 @@ class EndpointSpecialists:
         raise Refused("content_filter" if withheld else kind, message) from None
 
     def _clean(self, text: str) -> str:
-        """A server's text without the key, which some repeat."""
+        """A server's text without the key, which some repeat, in JSON's or a URL's escapes too."""
         key = self._client.api_key
-        return text.replace(key, "[key]") if len(key) >= SECRET else text
+        forms = (rf"(?:{re.escape(c)}|\\{re.escape(c)}|(?i:\\u{ord(c):04x}|%{ord(c):02x}))" for c in key)
+        return re.sub("".join(forms), "[key]", text) if len(key) >= SECRET else text
 
     def _read(self, content_type: str, text: str) -> tuple[dict[str, Any], dict[str, int] | None]:
         """The response of a chat completion, and its tokens; Again where it is none."""

@@ -53,7 +53,8 @@ def read_options(file: Path) -> pd.DataFrame:
     options = [json.loads(o) for o in frame["options"]]
     for name in systems_of(frame):
         said = frame[name].tolist()
-        chosen = [int(s) if s.lstrip("-").isdigit() else parse_strict(s, o).option for s, o in zip(said, options, strict=True)]
+        picks = all(s.removeprefix("-").isdigit() for s in said)  # a system that writes no text
+        chosen = [int(s) if picks else parse_strict(s, o).option for s, o in zip(said, options, strict=True)]
         frame[name] = np.array([-1 if c is None else c for c in chosen])
     return frame
 
@@ -85,7 +86,8 @@ def primary(worlds: Mapping[int, pd.DataFrame], panels: list[str]) -> dict[str, 
         row["p"] = sign_flip(row["worlds"])
     for (name, row), p in zip(found.items(), holm([row["p"] for row in found.values()]), strict=True):
         sign = PRIMARY[name.rsplit(", ", 1)[0]][2]
-        row |= {"p_holm": float(p), "detectable": smallest_detectable(row["sd"], len(row["worlds"])), "verdict": "not seen"}
+        detectable = smallest_detectable(row["sd"], len(row["worlds"]), 0.05 / len(found))  # at Holm's first step
+        row |= {"p_holm": float(p), "detectable": detectable, "verdict": "not seen"}
         if p < 0.05:
             row["verdict"] = "seen" if sign == 0 or sign * row["mean"] > 0 else "opposite seen"
     return found
@@ -144,7 +146,8 @@ def rivals(data: Path = DATA) -> dict[str, Any]:
                 **accuracy(frame.assign(correct=other)), "difference": paired_difference(trained, other, frame["case_id"]),
                 "p": float(binomtest(better, better + worse).pvalue) if better + worse else 1.0,
             }  # fmt: skip
-        for row, p in zip(rows.values(), holm([r["p"] for r in rows.values()]), strict=True):
+        others = [row for name, row in rows.items() if name != "trained"]
+        for row, p in zip(others, holm([r["p"] for r in others]), strict=True):
             row["p_holm"] = float(p)
         found[str(panel)] = rows
     return found
@@ -180,17 +183,17 @@ def base_of(arm: str) -> str:
 
 
 def accuracies(data: Path = DATA) -> dict[str, Any]:
-    """Accuracy of every system of clinic 0 on all test cases and by difficulty, from the wide tables that are there; and triage by SFT.
+    """Accuracy of every system of clinic 0 on all test cases and by difficulty, from the wide tables that are there; other triage doctors.
 
-    {"panels": {panel: {system: {"all", "easy", "medium", "hard": {mean, ci, n}}}}, "triage_sft": {mean, ci, n} or {}}.
+    {"panels": {panel: {system: {"all", "easy", "medium", "hard": {mean, ci, n}}}}, "triage": {doctor: {mean, ci, n}}}.
     """
-    found: dict[str, Any] = {"panels": {}, "triage_sft": {}}
+    found: dict[str, Any] = {"panels": {}, "triage": {}}
     for name in ("controls", "tables", "rivals"):
         file = data / f"{name}.parquet"
         frame = read_wide(file) if file.exists() else pd.DataFrame({"panel": []})
-        if "triage_sft" in frame.attrs:
-            right, n = (frame.attrs["triage_sft"][k] for k in ("right", "n"))
-            found["triage_sft"] = {"mean": right / n, "ci": list(wilson(right, n)), "n": n}
+        for doctor, told in frame.attrs.get("triage", {}).items():
+            right, n = told["right"], told["n"]
+            found["triage"][doctor] = {"mean": right / n, "ci": list(wilson(right, n)), "n": n}
         for panel, part in frame.groupby("panel"):
             kinds = {"all": part, **{level: part[part["difficulty"] == level] for level in BUCKETS}}
             of_panel = found["panels"].setdefault(str(panel), {})

@@ -16,7 +16,6 @@ from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
 from mmedlite.profiles import InputError, Profile, load_profile
 from mmedlite.run_folder import RunFolder
-from mmedlite.summary import difference
 
 STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #999;padding:.25em .5em;text-align:left;vertical-align:top}
@@ -33,7 +32,7 @@ DIFFICULT = ("No prompt, specialist answer or seed is published, so the panel of
              "No row for the vote of the specialists: whether the attending adds to it cannot be read off the paper.")  # fmt: skip
 # question, the kit's choice; the measured effect is filled from stored numbers where there is one
 QUESTIONS = {
-    "How many epochs or steps has each stage?": "printed recipe: one epoch each; recommended: 5, 10 and 285 updates",
+    "How many epochs or steps has each stage?": "printed recipe: one epoch each; recommended: as in the settings above",
     "Are easy and medium cases visited again in the hard stage?": "printed recipe: no; recommended: yes",
     "Are buckets made from the answers that the prompt shows?": "yes",
     "Is the entropy averaged over tokens or completions?": "over a completion's tokens, then over completions",
@@ -43,7 +42,7 @@ QUESTIONS = {
     "What decides a tied vote?": "the lowest sample index",
 }
 PATH = ("Two minutes: the ledger below; each row names what would refute it, what was run and the command.",
-        "Four: <code>python -m mmedlite verify artifacts</code> and <code>verify figures/data</code> score and count everything stored again.",
+        "Four: <code>make verify</code> scores and counts the stored answers again, and must find a changed copy.",
         "Five: notebook 06, where three liars change a stored run and are found, and the audit of the paper's arithmetic.",
         "Four: <code>figures/analysis_plan.md</code>, older than its first run, beside <code>figures/data/evidence.json</code>.")  # fmt: skip
 
@@ -59,7 +58,7 @@ def _items(lines: Sequence[str], tag: str = "ul") -> str:
     return f"<{tag}>" + "".join(f"<li>{line}</li>" for line in lines) + f"</{tag}>"
 
 
-def effects(run: RunFolder, panels: Sequence[str], worlds: Mapping[str, Any]) -> dict[str, str]:
+def effects(panels: Sequence[str], worlds: Mapping[str, Any]) -> dict[str, str]:
     """The measured effect of the kit's choices, by open question."""
     told = {}
     for question, contrast in (("How many epochs or steps has each stage?", None),
@@ -69,11 +68,6 @@ def effects(run: RunFolder, panels: Sequence[str], worlds: Mapping[str, Any]) ->
         if rows:
             what = "rehearsed minus printed" if contrast else "recommended minus printed"
             told[question] = f"{what}, {len(worlds['worlds'])} worlds: " + "; ".join(f"{p} {signed(r)}" for p, r in rows.items())
-    has = [p for p in panels if run.has_rows(f"{p}/test/redraw")]
-    redrawn = {p: difference(run.rows(f"{p}/test/trained"), run.rows(f"{p}/test/redraw")) for p in has}
-    if redrawn:
-        text = "; ".join(f"{p} {signed(d)}" for p, d in redrawn.items())
-        told["Are buckets made from the answers that the prompt shows?"] = f"first draw minus second draw, one seed: {text}"
     return told
 
 
@@ -105,7 +99,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     results, worlds = run.results(), evidence.count()
     panels = list(results["attending"])
     claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()), *(of_worlds(worlds) if worlds else [])]
-    made = effects(run, panels, worlds)
+    made = effects(panels, worlds)
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")
     cost = [(name.replace("_", " "), results[name]) for name in told if name in results]
     looks = [
@@ -133,8 +127,8 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
 def write_report(folder: Path, facts: Mapping[str, Any], problems: Sequence[str]) -> Path:
     """Write ``report.html`` into a run folder; facts: of its run.json."""
     try:
-        profile = load_profile(str(facts["profile"]))
+        profile = load_profile(str(facts.get("profile")))
     except InputError:  # a profile of the user's own, known by its hash only
         profile = None
-    (file := folder / "report.html").write_text(page(RunFolder(folder, dict(facts)), profile, problems), encoding="utf-8")
+    (file := folder / "report.html").write_text(page(RunFolder(folder, {"cases_sha256": None, **facts}), profile, problems), encoding="utf-8")
     return file

@@ -42,7 +42,7 @@ def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels 
 
     panels: see :func:`panels_of`; without it the columns about the panel are not checked.
     """
-    problems, cases = [], {case.case_id: case for case in table}
+    problems, cases, seats = [], {case.case_id: case for case in table}, set(PANEL)
     columns = {name: rows[name].tolist() for name in rows}  # several times as fast as rows.to_dict
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
         row = dict(zip(columns, values, strict=True))
@@ -72,18 +72,26 @@ def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels 
             ]
         if votes and row["system"] == "majority_vote" and row["option"] != by_panel["panel_vote"]:
             problems.append(f"{at}: the vote is {row['option']}, by the panel it is {by_panel['panel_vote']}")
+        if votes and row["system"] == "best_single":
+            seats &= {i for i in PANEL if votes[i] == row["option"]}
+            if not seats:
+                return [*problems, f"{at}: its answers so far are those of no single specialist of the panel"]
     return problems
 
 
-def wrong_place(rows: pd.DataFrame, table: CaseTable, name: str) -> list[str]:
-    """Problems with a table of test rows as a whole: ``name`` is results/<panel>/<place>/<system>.parquet in a run folder."""
+def wrong_place(rows: pd.DataFrame, table: CaseTable, name: str, limit: int | None = None) -> list[str]:
+    """Problems with a table of test rows as a whole: ``name`` is results/<panel>/<place>/<system>.parquet in a run folder.
+
+    limit: how many test cases the profile answers (0: all); None allows any number of the first ones.
+    """
     panel, place, system = name.removesuffix(".parquet").split("/")[-3:]
     if place not in ("test", "test_sampled", "shifted"):  # validation rows are named after stages
         return []
     split = place.removesuffix("_sampled")
     expected = {"system": {system}, "panel": {panel}, "split": {split}}
     problems = [f"{name}: {c} is {set(rows[c])}, not {want}" for c, want in expected.items() if set(rows[c]) != want]
-    if rows["case_id"].tolist() != [c.case_id for c in table.split(split)][: len(rows)]:
+    count = len(rows) if limit is None else (limit if split == "test" else 0) or None
+    if rows["case_id"].tolist() != [c.case_id for c in table.split(split)][:count]:
         problems.append(f"{name}: the cases are not those of the split '{split}', each once and in its order")
     return problems
 

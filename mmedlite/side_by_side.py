@@ -79,7 +79,8 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     ask_panels(run)  # before, by one process: no two ask for the same opinion
     if torch.cuda.is_available() or several():
         return [step(run, name) for step, name in steps]
-    run.specialists = open_specialists(run.profile)  # not loaded: a loaded model cannot be sent to a process
+    if run.profile.endpoint is None:  # a loaded model cannot be sent to a process; an endpoint keeps its budget
+        run.specialists = open_specialists(run.profile)
     at_once, spawn = min(len(steps), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=_begin) as pool:
         jobs = [pool.submit(_named, step, run, name) for step, name in steps]

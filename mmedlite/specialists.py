@@ -104,8 +104,10 @@ def _fill(wanted: Mapping[str, Ask], table: CaseTable, store: OpinionStore, spec
             failed.update(r["reason"] for r in rows if "message" in r and r["reason"] not in FINAL)
             bar.update(len(part))
             try:
-                store.add([r for r in rows if "message" not in r])
-                store.add_failures([r for r in rows if "message" in r])
+                try:
+                    store.add([r for r in rows if "message" not in r])
+                finally:
+                    store.add_failures([r for r in rows if "message" in r])
                 part = next(parts, None)
             except InputError as error:  # a full disk: the store keeps them in memory, and the source brings what is under way
                 part = parts.throw(error)

@@ -163,7 +163,7 @@ class OpinionStore:
                 if (key := opinion["key"]) not in self.places:
                     self.unsaved[ANSWERS].append(line := to_line(opinion))
                     self.places[key] = line[:-1]
-            self._save(ANSWERS)
+            self._save()
 
     def add_failures(self, failures: Iterable[dict[str, Any]]) -> None:
         """Append failures (key, request, reason, message, time ...); they are never taken for answers."""
@@ -171,29 +171,33 @@ class OpinionStore:
             for failure in failures:
                 self.unsaved[FAILURES].append(line := to_line(failure))
                 self.failures[failure["key"]] = line[:-1]
-            self._save(FAILURES)
+            self._save()
 
-    def _save(self, kind: str) -> None:
-        """Write what is unsaved; several shards if one does not hold it."""
-        lines = self.unsaved[kind]
-        while lines:
-            numbers = [int(n[1]) for name in self._read_to if (n := re.fullmatch(rf"{kind}-(\d+)\.jsonl", name))]
-            last = f"{kind}-{(newest := max(numbers, default=0)):03d}.jsonl"
-            size, number = self._read_to.get(last, (0, 0))
-            if size > SHARD_BYTES:
-                last, size, number = f"{kind}-{newest + 1:03d}.jsonl", 0, 0
-            count = 0
-            while count < len(lines) and size <= SHARD_BYTES:
-                size += len(lines[count])
-                count += 1
-            try:
-                size, ends = append(f"{self.folder}/{last}", b"".join(lines[:count]))
-            except OSError as error:
-                what = f"cannot write {len(lines)} {kind}: {error.strerror or error}"
-                mend = "free some disk space and run the cell again: they are kept in memory as long as this process lives"
-                raise InputError(what, f"{self.folder}/{last}", mend) from error
-            self._read_to[last] = (size, number + ends)
-            del lines[:count]
+    def _save(self) -> None:
+        """Write what is unsaved, answers first."""
+        for kind, lines in self.unsaved.items():
+            while lines:
+                self._save_shard(kind, lines)
+
+    def _save_shard(self, kind: str, lines: list[bytes]) -> None:
+        """Write as many lines as the newest shard holds, or begin another."""
+        numbers = [int(n[1]) for name in self._read_to if (n := re.fullmatch(rf"{kind}-(\d+)\.jsonl", name))]
+        last = f"{kind}-{(newest := max(numbers, default=0)):03d}.jsonl"
+        size, number = self._read_to.get(last, (0, 0))
+        if size > SHARD_BYTES:
+            last, size, number = f"{kind}-{newest + 1:03d}.jsonl", 0, 0
+        count = 0
+        while count < len(lines) and size <= SHARD_BYTES:
+            size += len(lines[count])
+            count += 1
+        try:
+            size, ends = append(f"{self.folder}/{last}", b"".join(lines[:count]))
+        except OSError as error:
+            what = f"cannot write {len(lines)} {kind}: {error.strerror or error}"
+            mend = "free some disk space and run the cell again: they are kept in memory as long as this process lives"
+            raise InputError(what, f"{self.folder}/{last}", mend) from error
+        self._read_to[last] = (size, number + ends)
+        del lines[:count]
 
 
 def append(file: str, data: bytes) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmedlite.asks import FINAL
+from mmedlite.asks import FINAL, Reply
 from mmedlite.opinions import COLUMNS, NESTED, REFUSED, SCHEMA, damage_of, digest_of, request_key, to_line
 from mmedlite.profiles import InputError
 from mmedlite.store import ANSWERS, FAILURES, TABLE_SCHEMA, OpinionStore, read_parquet, unpacked
@@ -116,8 +116,8 @@ def audit(store: OpinionStore) -> list[str]:
     revisions, served = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for place, row in sound.items():
         request = row["request"]
-        if row["finish_reason"] in ("length", "content_filter") or not row["response"].strip():
-            problems.append(f"{place}: a response that is {'empty' if not row['response'].strip() else row['finish_reason']} is stored")
+        if unfit := Reply(row["response"], row["finish_reason"]).unfit():
+            problems.append(f"{place}: a response that is {unfit} is stored as an answer")
         if identity := str((row["raw"] or {}).get("id") or ""):
             question = request_key({**request, "sample_index": None, "sampling": {**(request.get("sampling") or {}), "seed": None}})
             ids[question, identity].append(place)
@@ -171,11 +171,13 @@ def take_in(store: OpinionStore, folder: Path) -> int:
         How many answers were new.
 
     Raises:
-        InputError: no such folder, a wrong key or digest, with file and row.
+        InputError: no such folder, a wrong key or digest, a response that is no answer, with file and row.
     """
     if not (folder / TABLE).is_file():
         raise InputError("no exported store", str(folder / TABLE), "name a folder that `store export` has written")
     given, wrong = _hashes(OpinionStore(folder))
+    unfit = {place: Reply(row["response"], row["finish_reason"]).unfit() for place, row in given.items()}
+    wrong += [f"{place}: a response that is {why} is no answer" for place, why in unfit.items() if why]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise InputError(f"{wrong[0]}{more}; nothing was taken", str(folder), "ask for the folder again")

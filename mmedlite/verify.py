@@ -9,27 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from mmedlite import evidence, looking
 from mmedlite.asks import Form
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.checks import count, make_band, tally
 from mmedlite.evaluation import bucket_report
-from mmedlite.evidence import recipe_sha256
-from mmedlite.profiles import ROOT, InputError
+from mmedlite.profiles import ROOT, InputError, load_profile
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import Panels, panels_of, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
+from mmedlite.verify_evidence import COUNTED, apart, leaves, wrong_evidence
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -117,21 +115,6 @@ def _sections(run: RunFolder, results: Mapping[str, Any], table: CaseTable, pane
     }
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, leaf) of nested dicts; a list is a leaf."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _leaves(part, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
-
-
-def _differ(stored: Any, again: Any) -> bool:
-    if isinstance(again, str) or isinstance(stored, str) or np.shape(stored) != np.shape(again):
-        return bool(stored != again)
-    return not np.allclose(np.array(stored, float), np.array(again, float), rtol=0, atol=1e-9, equal_nan=True)  # null in JSON is nan
-
-
 def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) -> list[str]:
     """Problems with results.json of a run folder: a number that the rows beside it do not give, another case table."""
     problems = []
@@ -149,17 +132,25 @@ def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]
             problems.append(f"results.json, {section}: a number that the kit does not know")
             continue
         try:
-            was, again = dict(_leaves(stored, section)), dict(_leaves(sections[section](), section))
-            problems += [f"results.json, {name}: {was.get(name, 'absent')}, counted again {again.get(name, 'nothing')}"
-                         for name in {**was, **again} if name not in again or name not in was or _differ(was[name], again[name])]  # fmt: skip
+            was, again = dict(leaves(stored, section)), dict(leaves(sections[section](), section))
+            problems += [f"results.json, {name}: {old}, counted again {new}" for name, old, new in apart(was, again)]
         except Exception as error:  # rows or numbers damaged in any way: said, and the other sections are still counted
             problems.append(f"results.json, {section}: cannot be counted again ({type(error).__name__}: {error})")
     return problems
 
 
+def _eval_cases(run: RunFolder) -> int | None:
+    """How many test cases the run's profile answers, 0 for all; None for a profile that is not one of the kit's."""
+    made = run.folder / "run.json"
+    try:
+        return load_profile(str(json.loads(made.read_text(encoding="utf-8"))["profile"])).eval_cases if made.is_file() else None
+    except (InputError, KeyError, ValueError):
+        return None
+
+
 def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) -> list[str]:
     """Problems with the rows of a run folder."""
-    problems = []
+    problems, limit = [], _eval_cases(run)
     for file in tqdm(sorted((run.folder / "results").rglob("*.parquet")), desc="checking rows", delay=3):
         name = file.relative_to(run.folder).as_posix()
         try:
@@ -168,7 +159,7 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
                 untrained = pd.read_parquet(file.with_name("untrained_panel.parquet"))
                 problems += wrong_sweep(rows, untrained, name)
             elif "option" in rows:
-                problems += wrong_place(rows, table, name) + wrong_rows(rows, table, name, panels())
+                problems += wrong_place(rows, table, name, limit) + wrong_rows(rows, table, name, panels())
             else:
                 problems += wrong_routes(rows, table, name)
         except Exception as error:  # not Parquet, a column missing, ...: said, and the other files are still read
@@ -178,6 +169,8 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
 
 def wrong_bands(file: Path) -> list[str]:
     """Problems with bands.json: a band that its seeds' values do not give again."""
+    if not file.is_file():
+        return [f"{file.name}: missing"]
     problems = []
     for name, band in json.loads(file.read_text(encoding="utf-8")).items():
         told = {key: band[key] for key in ("source", "code", "config", "cases_sha256")}
@@ -187,25 +180,6 @@ def wrong_bands(file: Path) -> list[str]:
             again = {"control": str(error)}
         problems += [f"{file.name}, {name}: {key} is {band[key]}, counted again {again.get(key, 'nothing')}"
                      for key in band if again.get(key) != band[key]]  # fmt: skip
-    return problems
-
-
-# What each file of figures/data is counted from again: evidence.json from the answers of the worlds, ...
-COUNTED: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "evidence": evidence.count, "rivals": evidence.rivals, "controls": evidence.controls, "accuracies": evidence.accuracies,
-    "looks": looking.count,
-}  # fmt: skip
-
-
-def wrong_evidence(folder: Path) -> list[str]:
-    """Problems with the stored evidence: worlds of another analysis plan, numbers that the answers of worlds and rivals do not give."""
-    files = sorted((folder / "worlds").glob("*.parquet"))
-    other = [file.name for file in files if pd.read_parquet(file, columns=[]).attrs.get("plan") != recipe_sha256()]
-    problems = [f"worlds/{name}: made by another analysis plan or recipe than those of today" for name in other]
-    for name, again in ((f"{name}.json", again) for name, again in COUNTED.items()):
-        stored, found = (dict(_leaves(x)) for x in (json.loads((folder / name).read_text(encoding="utf-8")), again(folder)))
-        problems += [f"{name}, {key}: {stored.get(key, 'absent')}, counted again {found.get(key, 'nothing')}"
-                     for key in {**stored, **found} if key not in stored or key not in found or _differ(stored[key], found[key])]  # fmt: skip
     return problems
 
 
@@ -222,12 +196,10 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
         raise InputError("no such folder", str(folder), "name a run folder, artifacts, or figures/data")
     table = table or read_table(ROOT / "data" / "phantoms", check_images=False)
     problems = changed_files(folder)
-    for name, check in (("bands.json", wrong_bands), ("evidence.json", lambda file: wrong_evidence(file.parent))):
-        if (file := folder / name).is_file():
-            try:
-                problems += check(file)
-            except Exception as error:  # damaged in any way: said, and the rest is still checked
-                problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
+    if (folder / "reference").is_dir():
+        problems += wrong_bands(folder / "bands.json")
+    if any((folder / name).exists() for name in (*(f"{name}.json" for name in COUNTED), "worlds", "rivals.parquet")):
+        problems += wrong_evidence(folder, table)
     opinions_of = cache(OpinionStore)  # the shipped ones are many: read once
     for opinions in sorted(f for f in folder.rglob("opinions") if f.is_dir()):
         try:

@@ -38,10 +38,13 @@ def difference(mean: float, **more: Any) -> dict[str, Any]:
     return {"mean": mean, "low": mean - 0.01, "high": mean + 0.01, **more}
 
 
-@pytest.mark.parametrize(("means", "verdict"), [((0.02, 0.03), "seen"), ((0.02, 0.005), "depends on the panel"), ((-0.2, 0.0), "not seen")])
+@pytest.mark.parametrize(("means", "verdict"), [
+    ((0.02, 0.03), "seen"), ((0.02, 0.005), "depends on the panel"), ((-0.002, 0.0), "not seen"), ((-0.2, -0.1), "opposite seen"),
+    ((-0.2, 0.3), "depends on the panel"),
+])  # fmt: skip
 def test_a_mechanism_is_seen_on_both_panels_or_depends(means: tuple[float, float], verdict: str) -> None:
     found = dict(zip(("diverse", "paper_like"), map(difference, means), strict=True))
-    assert claims.mechanism("x", "Table 1", found, 100).verdict == verdict
+    assert claims.mechanism("x", "Table 1", found, "n = 100").verdict == verdict
 
 
 def counted(done: int, **verdicts: str) -> dict[str, Any]:
@@ -64,5 +67,14 @@ def test_rows_of_the_clinic_come_from_the_stored_run() -> None:
     rows = claims.of_clinic(stored, list(load_profile("tiny").panels), evidence.rivals())
     assert len(rows) >= 8 and all(row.evidence and "n = " in row.ran for row in rows)
     claims.ledger(rows)
+    assert {r.command for r in rows} == {"make demo", "python -m figures.rivals"}
+    assert all("clinic 0" in r.ran or "shifted" in r.ran for r in rows)
     without = claims.of_clinic(stored, list(load_profile("tiny").panels), {})
     assert {r.claim for r in without} <= {r.claim for r in rows}
+
+
+def test_stored_rivals_say_nothing_of_other_cases(monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = RunFolder(RunFolder.reference, {"cases_sha256": "of another table"})
+    rows = claims.of_clinic(stored, list(load_profile("tiny").panels), evidence.rivals())
+    assert all("clinic 0" not in r.ran and r.command == "make demo" for r in rows)
+    assert not any("rejection" in r.claim or "three weights" in r.claim for r in rows)

@@ -15,7 +15,7 @@ import pytest
 from mmedlite.asks import Ask
 from mmedlite.budget import Budget, BudgetReached, Cost
 from mmedlite.cases import CaseTable
-from mmedlite.endpoint import EndpointSpecialists
+from mmedlite.endpoint import Again, EndpointSpecialists
 from mmedlite.opinions import MissingOpinion, request_key
 from mmedlite.profiles import Endpoint, InputError, Model, load_profile
 from mmedlite.specialists import Unanswered, by_key, fetch, missing, open_specialists, panel_asks
@@ -287,3 +287,13 @@ def test_a_content_policy_is_final(start: Callable[..., Server], clinic: CaseTab
     assert {o["reason"] for o in found} == {"content_filter"} and server.count == 15
     monkeypatch.setattr(server.RequestHandlerClass, "send_faulty", real)
     assert fetch(asks(clinic, 5), clinic, OpinionStore(tmp_path), behind())[1] == 0 and server.count == 15
+
+
+@pytest.mark.parametrize("form", ["sk-/abc+def12345", r"sk-\/abc+def12345", r"sk-/abc\u002Bdef12345", "sk-%2Fabc%2bdef12345"])
+def test_a_key_in_escapes_is_taken_out_of_any_text(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-/abc+def12345")
+    source = behind()
+    assert source._clean(f'{{"error": "no {form}"}}') == '{"error": "no [key]"}' and source._clean("nothing here") == "nothing here"
+    with pytest.raises(Again) as caught:
+        source._read("application/json", f'{{"error": "no {form}"}}')
+    assert form not in str(caught.value.args) and "def12345" not in str(caught.value.args)

@@ -19,7 +19,8 @@ ORDER = [
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
-    *("summary", "evidence", "looking", "rescore", "run", "side_by_side", "pipeline", "checks", "verify", "plots", "paper_audit"),
+    *("summary", "evidence", "looking", "rescore", "run", "side_by_side", "pipeline", "checks", "verify_evidence", "verify"),
+    *("plots", "paper_audit"),
     *("claims", "report", "widgets"),
     *("inspector", "store_demo", "doctor", "demo", "plan", "cli", "__main__"),
 ]

@@ -122,3 +122,16 @@ if __name__ == "__main__":
     first.wait(30)
     time.sleep(3)
     assert not any(psutil.pid_exists(int(m.read_text())) for m in marks)
+
+
+def test_an_endpoint_keeps_what_its_budget_has_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one would begin at nothing: the limit holds for a process."""
+    stub = Stub()
+    stub.profile.endpoint, before = object(), stub.specialists
+    monkeypatch.setattr(module, "several", lambda: True)  # no process is started
+    side_by_side(stub, [])
+    assert stub.specialists is before
+    monkeypatch.setattr(module, "several", lambda: False)
+    with pytest.raises(ValueError):  # no step: the pool has nothing to do
+        side_by_side(stub, [])
+    assert stub.specialists is before

@@ -292,3 +292,16 @@ def test_an_answer_cut_at_the_token_limit_is_none(tmp_path: Path, monkeypatch: p
     assert {row["finish_reason"] for row in store.values()} == {"stop"}
     again, asked = panel_options(CASES[:2], ["Oncologist"] * 2, "paper_like", TABLE, OpinionStore(tmp_path / "o"), source)
     assert again.tolist() == votes.tolist() and asked == 0
+
+
+def test_failures_too_are_kept_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A final failure was paid for like an answer: it is written by the next call, and not asked again."""
+    source, store = Fake(), OpinionStore(tmp_path)
+    monkeypatch.setattr(source, "reply", lambda ask: Reply("<answer>mass</answer>", "length" if ask.sample_index else "stop"))
+    with monkeypatch.context() as full:
+        full_disk(full, 0)
+        with pytest.raises(InputError, match="No space left on device"):
+            panel_options(CASES[:1], ["Oncologist"], "diverse", TABLE, store, source)
+    votes, asked = panel_options(CASES[:1], ["Oncologist"], "diverse", TABLE, store, source)
+    assert votes.tolist() == [[1, -1, -1]] and asked == 0 and len(source.asked) == 3
+    assert len(OpinionStore(tmp_path).failures) == 2

@@ -77,8 +77,10 @@ AUDITS: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "mixed revisions": ([revised(0, "r1"), revised(1, "r2")], "gpt-4o: 2 revisions in one store: r1, r2"),
     "mixed served models": ([opinion(0), opinion(1, served_model="gpt-4o-mini")], "gpt-4o: 2 served models in one store: gpt-4o-2024-08-06, "),
-    "truncated": ([opinion(0, finish_reason="length")], "answers-000.jsonl, line 1: a response that is length is stored"),
+    "truncated": ([opinion(0, finish_reason="length")], "answers-000.jsonl, line 1: a response that is truncated is stored"),
     "withheld": ([opinion(0, finish_reason="content_filter")], "line 1: a response that is content_filter is stored"),
+    "truncated, in other words": ([opinion(0, finish_reason="max_tokens")], "line 1: a response that is truncated is stored"),
+    "cut for a reason of its own": ([opinion(0, finish_reason="tool_calls")], "line 1: a response that is unfinished is stored"),
     "empty": ([opinion(0, response=" \n")], "line 1: a response that is empty is stored"),
 }  # fmt: skip
 
@@ -229,7 +231,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     OpinionStore(c).add([opinion(3, finish_reason="length")])
     assert main(["store", "audit", c]) == 1
     problem, last = capsys.readouterr().out.splitlines()
-    assert "answers-000.jsonl, line 4: a response that is length" in problem and last == f"1 problems in 4 answers of {c}"
+    assert "answers-000.jsonl, line 4: a response that is truncated" in problem and last == f"1 problems in 4 answers of {c}"
 
 
 @pytest.mark.parametrize(
@@ -257,3 +259,12 @@ def test_command_on_a_changed_store(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["store", "audit", str(tmp_path)]) == 1  # every such line, not only the first
     out = capsys.readouterr().out
     assert "line 2: was changed" in out and "line 3: was changed" in out and "2 lines for which the store does not open" in out
+
+
+@pytest.mark.parametrize("row", [opinion(0, finish_reason="max_tokens"), opinion(0, response=" ", finish_reason="stop")])
+def test_what_is_no_answer_is_not_imported(row: dict[str, Any], tmp_path: Path) -> None:
+    export(stored(tmp_path / "from", [row, opinion(1)]), tmp_path / "folder")
+    store = OpinionStore(tmp_path / "to")
+    with pytest.raises(InputError, match=r"row \d: a response that is (truncated|empty) is no answer; nothing was taken"):
+        take_in(store, tmp_path / "folder")
+    assert len(store) == 0

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mmedlite import cli
+from mmedlite import cli, rescore
 from mmedlite import verify as v
 from mmedlite.answers import parse_strict
 from mmedlite.asks import Ask, Form
@@ -381,3 +381,18 @@ def test_exit_code(run: Path, table: CaseTable, capsys: pytest.CaptureFixture[st
     assert "triage.trained" in capsys.readouterr().out
     assert cli.main(["verify", str(run / "nowhere"), *cases]) == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+def test_best_single_that_is_no_specialist_is_found(run: Path, table: CaseTable) -> None:
+    """Each row is one that some specialist gave, but no one of them gave them all."""
+    name = "results/diverse/test/best_single.parquet"
+    rows = pd.read_parquet(run / name)
+    rows.loc[rows["case_id"] == "c4", "option"] = 1  # the third specialist's, who says 0 everywhere else but c5
+    forge(run, rows.assign(correct=rows["option"] == rows["answer"]), name)
+    assert any("those of no single specialist" in p for p in v.verify(run, table))
+
+
+@pytest.mark.parametrize(("kept", "limit", "fine"), [(6, 0, True), (4, 0, False), (4, 4, True), (3, 4, False), (3, None, True)])
+def test_cases_cut_off_the_end_are_found_where_the_profile_is_known(table: CaseTable, kept: int, limit: int | None, fine: bool) -> None:
+    rows = rows_of(table.split("test")[:kept], "trained")
+    assert (rescore.wrong_place(rows, table, "results/diverse/test/trained.parquet", limit) == []) is fine

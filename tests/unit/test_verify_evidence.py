@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mmedlite import evidence, verify
-from mmedlite.cases import CaseTable
+from data_prep import phantoms
+from data_prep.drawing import draw
+from mmedlite import evidence, verify, verify_evidence
+from mmedlite.cases import Case, CaseTable, image_sha256
 from mmedlite.profiles import ROOT
 
 NAMES = (*evidence.UNTRAINED, *("_".join(arm) for arm in evidence.ARMS))
@@ -28,12 +30,13 @@ def wide(names: tuple[str, ...], seed: int, n: int = 40) -> pd.DataFrame:
         texts = {name: [f"<think>a</think><answer>{o}</answer>" for o in rng.choice(["yes", "no"], n)] for name in names}
         texts["majority_vote"] = rng.choice(["0", "1", "-1"], n).tolist()
         parts.append(pd.DataFrame({
-            "panel": panel, "case_id": [f"c{i}" for i in range(n)], "question_type": np.where(np.arange(n) % 2, "yes_no", "choice"),
+            "panel": panel, "case_id": [f"phantom-{seed}-test-{i:05d}" for i in range(n)],
+            "question_type": np.where(np.arange(n) % 2, "yes_no", "choice"),
             "answer": rng.integers(0, 2, n), "difficulty": np.array(["easy", "medium", "hard"])[np.arange(n) % 3],
             "unanimous": np.arange(n) % 3 != 1, "panel_vote": rng.integers(0, 2, n), "options": json.dumps(["yes", "no"]), **texts,
         }))  # fmt: skip
     frame = pd.concat(parts, ignore_index=True)
-    frame.attrs = {"plan": evidence.recipe_sha256()}
+    frame.attrs = {"plan": evidence.recipe_sha256(), "seed": seed, "cases_sha256": f"cases of {seed}"}
     return frame
 
 
@@ -44,14 +47,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in evidence.world_seeds()[:3]:
         wide(NAMES, seed).to_parquet(folder / "worlds" / f"{seed}.parquet")
     wide((*evidence.UNTRAINED, "trained"), 1).to_parquet(folder / "rivals.parquet")
-    for name, count in verify.COUNTED.items():
+    for name, count in verify_evidence.COUNTED.items():
         (folder / f"{name}.json").write_text(json.dumps(count(folder)))
     verify.write_manifest(folder)
     return folder
 
 
 @pytest.fixture
-def data(made: Path, tmp_path: Path) -> Path:
+def data(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy; the invented cases have no pictures, so what needs the clinic is tested by itself below."""
+    monkeypatch.setattr(verify_evidence, "wrong_facts", lambda file, table: [])
+    monkeypatch.setattr(verify_evidence, "WIDE", ("rivals",))
+    monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
@@ -78,8 +85,18 @@ def another_answer(data: Path) -> None:
 
 def another_plan(data: Path) -> None:
     frame = pd.read_parquet(first_world(data))
-    frame.attrs = {"plan": "0" * 64}
+    frame.attrs |= {"plan": "0" * 64}
     frame.to_parquet(first_world(data))
+
+
+def other_world(data: Path) -> Path:
+    return data / "worlds" / f"{evidence.world_seeds()[1]}.parquet"
+
+
+def same_cases(data: Path) -> None:
+    frame = pd.read_parquet(other_world(data))
+    frame.attrs |= {"cases_sha256": pd.read_parquet(first_world(data)).attrs["cases_sha256"]}
+    frame.to_parquet(other_world(data))
 
 
 def in_json(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
@@ -96,7 +113,9 @@ FORGERIES = {
     "plan": (another_plan, "worlds/"), "world gone": (lambda data: first_world(data).unlink(), "evidence.json, "),
     "verdict": (in_json("evidence.json", lambda e: e["primary"]["KL term, diverse"].update(verdict="seen")), "evidence.json, primary.KL term"),
     "p": (in_json("rivals.json", lambda r: r["diverse"]["no_panel"].update(p=0.5001)), "rivals.json, diverse.no_panel.p"),
-    "no JSON": (lambda data: (data / "evidence.json").write_text("{"), "evidence.json: cannot be checked"),
+    "under another's name": (lambda data: shutil.copy(first_world(data), other_world(data)), "worlds/"),
+    "the same cases twice": (same_cases, "worlds/"), "counted file gone": (lambda data: (data / "evidence.json").unlink(), "evidence.json: "),
+    "no JSON": (lambda data: (data / "evidence.json").write_text("{"), "evidence.json: cannot be counted again"),
 }  # fmt: skip
 
 
@@ -120,3 +139,53 @@ def test_a_widened_band_is_found(tmp_path: Path, change: Callable[[dict[str, Any
     change(bands["attending_diverse_trained"])
     (tmp_path / "bands.json").write_text(json.dumps(bands))
     assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, attending_diverse_trained")
+
+
+STORED = pd.read_parquet(evidence.DATA / "rivals.parquet").iloc[::40]
+
+
+@pytest.fixture(scope="module")
+def clinic() -> CaseTable:
+    """The cases of some stored rows, drawn again for the hashes of their pictures."""
+    cases = []
+    for case_id in STORED["case_id"].unique():
+        facts = phantoms.sample(2_000_000 + int(case_id.rsplit("-", 1)[1]), phantoms.DIALS)
+        hashes = tuple(image_sha256(draw(p)) for p in facts["phantoms"])
+        cases.append(Case(
+            case_id, "phantoms", "test", hashes, hashes, facts["question"], facts["options"], facts["options"].index(facts["text"]),
+            facts["look"], phantoms.DEPARTMENT[facts["look"]], "yes_no" if facts["kind"] in ("present", "side") else "choice", "MIT",
+            {"marked": facts["marked"]},
+        ))  # fmt: skip
+    return CaseTable(Path("drawn"), cases)
+
+
+FACTS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "answer": lambda f: f.assign(answer=(f["answer"] + 1) % f["n_options"]), "vote": lambda f: f.assign(panel_vote=0),
+    "options": lambda f: f.assign(options=f["options"].str.replace("yes", "no")), "bucket": lambda f: f.assign(difficulty="easy"),
+    "trained": lambda f: f.assign(trained=f["untrained_panel"]), "specialist": lambda f: f.assign(specialist_1=f["specialist_2"]),
+    "majority": lambda f: f.assign(majority_vote="0"), "kind": lambda f: f.assign(question_type="choice"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_facts_of_the_stored_tables_are_those_of_the_clinic(name: str, clinic: CaseTable, tmp_path: Path) -> None:
+    """The reviewer's forgery: another fact, everything counted again and sealed anew."""
+    stored = STORED.copy()
+    stored.attrs = {"cases_sha256": clinic.sha256}
+    stored.to_parquet(file := tmp_path / "rivals.parquet")
+    assert verify_evidence.wrong_facts(file, clinic) == []
+    forged = FACTS[name](stored)
+    forged.attrs = stored.attrs
+    forged.to_parquet(file)
+    assert verify_evidence.wrong_facts(file, clinic)
+
+
+def test_worlds_hold_the_cases_of_their_seeds() -> None:
+    facts = [phantoms.sample(71 * 10_000_000 + 2_000_000 + i, phantoms.DIALS) for i in range(30)]
+    frame = pd.DataFrame({
+        "case_id": [f"phantom-71-test-{i:05d}" for i in range(30)], "options": [json.dumps(f["options"]) for f in facts],
+        "answer": [f["options"].index(f["text"]) for f in facts],
+    })  # fmt: skip
+    assert verify_evidence.wrong_seeds(frame) == []
+    frame.loc[7, "answer"] = 1 - min(1, frame.loc[7, "answer"])
+    assert verify_evidence.wrong_seeds(frame) == [7]
