@@ -89,7 +89,7 @@ def worlds(data: Path) -> Part:
 
 CONTROLS = {
     "reward_random": "reward: a coin", "reward_format": "reward: the form alone", "reward_random_label": "reward: a random label a case",
-    "reward_majority": "reward: the panel's majority", "kl_x0": "KL weight 0", "kl_x10": "KL weight times 10",
+    "reward_majority": "reward: the panel's majority",
     "paper_schedule": "printed recipe", "hard_redrawn": "printed, hard stage: opinions drawn again",
     "hard_swapped": "printed, hard stage: panels of other hard cases",
     "labels_wrong_5": "printed, 5 % of labels wrong", "labels_wrong_10": "printed, 10 % of labels wrong",
@@ -103,7 +103,7 @@ def _stored(data: Path, name: str) -> dict[str, Any]:
 
 
 def controls(data: Path) -> Part:
-    """Rewards without labels, the KL weight, and what the hard stage needs."""
+    """Rewards without labels, and what the hard stage needs."""
     found = _stored(data, "controls")
     if not found:
         return ["Controls of the training: not stored yet (`python -m figures.controls`)."], []
@@ -112,7 +112,7 @@ def controls(data: Path) -> Part:
     lines = [
         "\n## Controls of the training\n",
         f"Equal updates, clinic 0, one training seed, n = {n:,}. Rises: minus the untrained policy with panel; against: minus the unchanged "
-        "recipe (recommended for rewards and KL, printed for the rest); paired, 95 %.\n",
+        "recipe (recommended for rewards, printed for the rest); paired, 95 %.\n",
         "| arm | " + " | ".join(f"{p} | rises | against its recipe" for p in found) + " |", "|---|" + "---|---|---|" * len(found),
     ]  # fmt: skip
     for name, title in CONTROLS.items():

@@ -1,10 +1,9 @@
-"""Controls of the training on clinic 0, at equal updates: rewards that know no label, the KL weight, and why the hard stage does what it does.
+"""Controls of the training on clinic 0, at equal updates: rewards that know no label, and why the hard stage does what it does.
 
 ``python -m figures.controls`` trains what is missing on both panels and writes ``figures/data/controls.parquet``, a column an arm:
 
 - recommended recipe, other reward: a coin, the form alone, a fixed random label a case, the panel's majority (stages and
   coefficients still follow the buckets, which are made from right labels);
-- recommended recipe, KL weight times 0 and 10 (compare paper Figure 6);
 - printed recipe, hard stage on the same cases: with opinions from the second draw, or with the panels of other hard cases;
 - printed recipe, a share of the training labels wrong (and the buckets made from them).
 """
@@ -68,7 +67,6 @@ class Arm(NamedTuple):
     rewards: Sequence[Reward] = (format_reward, accuracy_reward)
     labels: Labels = right_labels  # what the reward takes for right
     relabel: bool = False  # the buckets are made from those labels too
-    kl: float = 1.0  # factor of the KL weight
     hard_panel: str = "own"  # what the last stage shows: "own", "redraw" or "swapped"
 
 
@@ -78,7 +76,6 @@ ARMS = {
     "reward_random_label": Arm(labels=random_labels), "reward_majority": Arm(labels=majority_labels),
     "hard_redrawn": Arm("printed", hard_panel="redraw"), "hard_swapped": Arm("printed", hard_panel="swapped"),
     **{f"labels_wrong_{share}": Arm("printed", labels=wrong_labels(share / 100), relabel=True) for share in NOISE},
-    "kl_x0": Arm(kl=0.0), "kl_x10": Arm(kl=10.0),
 }  # fmt: skip
 
 
@@ -105,7 +102,7 @@ def train_arm(run: Run, name: str) -> None:
     stages = profile.attending.recipe if arm.recipe == "recommended" else profile.attending.paper_schedule
     model, out = run.fresh(), run.folder / "rollouts" / name.replace("/", "-")
     for stage in stages:
-        visited = visits(replace(stage, beta=tuple(arm.kl * b for b in stage.beta)), buckets, profile.grpo.prompts_per_step, run.seed)
+        visited = visits(stage, buckets, profile.grpo.prompts_per_step, run.seed)
         rows = visited_rows(run.table, cases, sent, last if stage is stages[-1] else said, visited)
         train(model, run.processor, rows, profile.grpo, out, {"stage": stage.name}, run.seed, arm.rewards)
     run.keep(run.answer(model.merge_and_unload(), kind, "test", panel), f"{panel}/test/{kind}")

@@ -127,17 +127,17 @@ def policy_path(stages: Mapping[str, Sequence[float]], curve: np.ndarray | None 
 
 def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float], implied: Mapping[str, float]) -> tuple[Drawing, str]:
     """What three doctors are worth; panels: name -> correlation of errors rho; dialled: simulated ones; implied: a range of them."""
-    rhos, worth = {**panels, **implied}, evaluation.effective_doctors
-    table = pd.DataFrame({"rho": rhos, "effective": {n: worth(r) for n, r in rhos.items()}})
+    worth = evaluation.effective_doctors
+    table = pd.DataFrame({"rho": {**panels, **implied}}).assign(effective=lambda t: t["rho"].map(worth))
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
-        rho = np.linspace(0, 1, 101)
-        for x, mark in ((rho, "--"), (dialled, "o")):
+        for x, mark in ((np.linspace(0, 1, 101), "--"), (dialled, "o")):
             axes.plot(x, [worth(r) for r in x], mark, color="0.35", markerfacecolor="none")
-        most, *_, least = sorted(map(worth, implied.values()), reverse=True)
-        axes.plot(ends := [min(implied.values()), max(implied.values())], [most, least], color="C2", lw=7, alpha=0.5)
-        axes.text(ends[0], most + 0.1, f"implied by {', '.join(implied)}: {least:.2f} to {most:.2f}", ha="center")
+        ends = [min(implied.values()), max(implied.values())]
+        axes.plot(ends, [most := worth(ends[0]), least := worth(ends[1])], color="C2", lw=7, alpha=0.5)
+        note, line = f"implied by {', '.join(implied)}:\n{least:.2f} to {most:.2f}", {"arrowstyle": "-", "color": "0.5"}
+        axes.annotate(note, (ends[0], most), (0.55, 1.75), arrowprops=line)
         for i, (name, r) in enumerate(panels.items()):
             axes.plot(r, worth(r), MARKERS[i % 7], color=f"C{(0, 1, 3, 4)[i % 4]}", clip_on=False, zorder=3)
             at, side = ((r + 0.01, worth(r) + 0.08), "left") if r < 0.85 else ((r - 0.03, worth(r) - 0.12), "right")
