@@ -32,7 +32,7 @@ MUTANTS: dict[str, tuple[str, str, str]] = {
     "half a line accepted": ("store", "elif where not in self.torn:", 'elif self.places.setdefault(line[8:72].decode(), line + b\'"}\'):'),
     "glued to a torn line": ("store", 'data = b"\\n" + data', "pass"),
     "not cut back": ("store", "os.ftruncate(descriptor, size)", "pass"),
-    "lost on a full disk": ("store", 'mend = "free', 'lines.clear()\n                mend = "free'),
+    "lost on a full disk": ("store", 'mend = "free', 'lines.clear()\n            mend = "free'),
     "no lock": ("store", "lock.acquire(timeout=1)", "pass"),
     "not read again under the lock": ("store", "self._read_shards()\n            yield", "yield"),
     "import without checks": ("store_tools", "    if wrong:", "    if False:"),

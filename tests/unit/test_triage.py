@@ -12,6 +12,7 @@ import pytest
 
 from mmedlite import triage
 from mmedlite.cases import CaseTable
+from mmedlite.models import Answer
 from mmedlite.profiles import DEPARTMENTS, InputError, Profile, load_profile
 from mmedlite.prompts import triage_prompt
 from tests.small import adapter, chance, policy, processor, profile, same, table
@@ -81,10 +82,10 @@ def test_a_text_becomes_a_department(monkeypatch: pytest.MonkeyPatch, clinic: Ca
     ]  # fmt: skip
     batches: list[int] = []
 
-    def generate(model: Any, tools: Any, pictures: list[Any], prompts: list[str], tokens: int) -> list[str]:
+    def generate(model: Any, tools: Any, pictures: list[Any], prompts: list[str], tokens: int) -> list[Answer]:
         assert set(prompts) == {triage_prompt()} and tokens == 6
         batches.append(len(pictures))
-        return [texts.pop(0) for _ in pictures]
+        return [Answer(texts.pop(0), True) for _ in pictures]
 
     monkeypatch.setattr(triage, "generate", generate)
     routes = triage.route(None, processor(), clinic, clinic.split("test"), replace(small, eval_batch=4))
