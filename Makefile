@@ -19,7 +19,7 @@ help:
 	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number"
 	@echo "make lab                  open the notebooks in Jupyter Lab"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
-	@echo "make test-all             make test, then the slow suites"
+	@echo "make test-all             make test and make verify, then the slow suites"
 	@echo "make verify               score and count the stored answers again; a changed copy must be found"
 	@echo "make artifacts            rebuild everything stored (up to 4 hours; resumes)"
 	@echo "make figures              count the stored evidence again, draw it, fill README"

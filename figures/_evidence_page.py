@@ -31,11 +31,17 @@ TITLES = {  # of the systems in rivals.json, in the order of the table
 }  # fmt: skip
 
 
+def _stored(data: Path, name: str) -> dict[str, Any]:
+    file = data / f"{name}.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return found
+
+
 def rivals(data: Path) -> Part:
     """Every baseline beside the trained policy, on both panels."""
-    if not (data / "rivals.json").exists():
+    found = _stored(data, "rivals")
+    if not found:
         return ["Baselines beside the trained policy: not stored yet (`python -m figures.rivals`)."], []
-    found = json.loads((data / "rivals.json").read_text(encoding="utf-8"))
     n = next(iter(found.values()))["trained"]["n"]
     lines = [
         "\n## Better than what\n",
@@ -67,7 +73,7 @@ def rivals(data: Path) -> Part:
 
 def worlds(data: Path) -> Part:
     """The primary contrasts of the analysis plan."""
-    found = json.loads((data / "evidence.json").read_text(encoding="utf-8")) if (data / "evidence.json").exists() else {}
+    found = _stored(data, "evidence")
     lines = ["\n## Order, hard cases, entropy, KL\n"]
     plan = "`figures/analysis_plan.md` was committed before the first run; its hash seeds the worlds"
     if not found:
@@ -94,12 +100,6 @@ CONTROLS = {
     "hard_swapped": "printed, hard stage: panels of other hard cases",
     "labels_wrong_5": "printed, 5 % of labels wrong", "labels_wrong_10": "printed, 10 % of labels wrong",
 }  # fmt: skip
-
-
-def _stored(data: Path, name: str) -> dict[str, Any]:
-    file = data / f"{name}.json"
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return found
 
 
 def controls(data: Path) -> Part:

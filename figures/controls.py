@@ -14,12 +14,14 @@ import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
-from figures.worlds import write_wide
+from figures.rivals import answers_of
 from mmedlite.attending import visited_rows
 from mmedlite.curriculum import BUCKETS, bucket, majority_vote, visits
 from mmedlite.evidence import DATA
@@ -27,6 +29,7 @@ from mmedlite.grpo import Reward, train
 from mmedlite.rewards import accuracy_reward, format_reward, random_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
+from mmedlite.verify import sha256
 
 OUT = DATA / "controls.parquet"
 BASES = ("untrained_panel", "trained", "paper_schedule")  # what the arms are compared with
@@ -35,7 +38,7 @@ Labels = Callable[[Run, str], np.ndarray]
 
 def right_labels(run: Run, panel: str) -> np.ndarray:
     """The right options of the training cases: (n,) int."""
-    return np.array([c.answer for c in run.cases("train")])
+    return answers_of(run, "train")
 
 
 def random_labels(run: Run, panel: str) -> np.ndarray:
@@ -126,7 +129,7 @@ def main() -> None:
     """Train what is missing, then write the table."""
     run = open_seed(SEEDS[0])
     side_by_side(run, [(train_arm, f"{panel}/{kind}") for kind in ARMS for panel in run.profile.panels])
-    write_wide(run, (*BASES, *ARMS), OUT, wrong_labels=wrong_by_bucket(run))
+    write_wide(run, (*BASES, *ARMS), OUT, sha256(Path(__file__)), wrong_labels=wrong_by_bucket(run))
 
 
 if __name__ == "__main__":

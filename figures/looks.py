@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,14 +18,15 @@ from PIL import Image
 
 from data_prep.drawing import FINDINGS, PLACES, draw
 from data_prep.phantoms import DIALS, sample
+from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
-from figures.worlds import write_wide
 from mmedlite.attending import answer
 from mmedlite.cases import Case
 from mmedlite.evidence import DATA
 from mmedlite.looking import NOISE
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
+from mmedlite.verify import sha256
 
 N = 800
 OUT = DATA / "looks.parquet"
@@ -106,7 +108,7 @@ def main() -> None:
     side_by_side(run, [(look, f"{panel}/{stage}") for stage in stages for panel in run.profile.panels])
     names = [file.stem for file in sorted((run.folder / "results" / [*run.profile.panels][0] / "look").glob("*.parquet"))]
     pairs = {c.case_id: pair(c)[1] if c.question_type == "choice" else c.answer for c in run.cases("test")[:N]}
-    write_wide(run, names, OUT, "look", {"pair_answer": pairs})
+    write_wide(run, names, OUT, sha256(Path(__file__)), "look", {"pair_answer": pairs})
 
 
 if __name__ == "__main__":

@@ -10,23 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from data_prep.tiny_examples import reading
+from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
-from figures.worlds import write_wide
 from mmedlite import attending, sft
 from mmedlite.attending import lean, option_scores, prompt_of
 from mmedlite.baselines import any_correct, fit_three_weights, reliability_weights, three_weights, weighted_vote
 from mmedlite.curriculum import BUCKETS, majority_vote
-from mmedlite.pipeline import BIASES
-from mmedlite.profiles import ROOT, Stage
+from mmedlite.evidence import DATA
+from mmedlite.pipeline import BIASES, answer_alone
+from mmedlite.profiles import Stage
 from mmedlite.rewards import reward_parts
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
+from mmedlite.verify import sha256
 
-OUT = ROOT / "figures" / "data" / "rivals.parquet"
+OUT = DATA / "rivals.parquet"
 CALLS = 5  # of the method itself: triage, three specialists, the attending
 
 
@@ -45,7 +48,7 @@ def readers(run: Run, panel: str) -> None:
     votes = {split: run.panel(split, panel) for split in ("train", "validation", "test")}
     truth = {split: answers_of(run, split) for split in votes}
     slots = max(len(c.options) for c in run.table)
-    alone = {s: run.rows(f"{panel}/{s}/no_panel")["text"].tolist() if s == "test" else alone_texts(run, s) for s in ("validation", "test")}
+    alone = {"validation": answer_alone(run, "validation"), "test": run.rows(f"{panel}/test/no_panel")["text"].tolist()}
     own = {s: read_options(run, s, None, texts) for s, texts in alone.items()}
     weights = fit_three_weights(own["validation"], votes["validation"], truth["validation"])
     with_panel = {s: run.rows(f"{panel}/{s}/untrained_panel")["text"].tolist() for s in ("validation", "test")}
@@ -64,11 +67,6 @@ def readers(run: Run, panel: str) -> None:
     }
     for name, options in found.items():
         run.keep(run.choices(name, "test", panel, [int(o) for o in options]), f"{panel}/test/{name}")
-
-
-def alone_texts(run: Run, split: str) -> list[str]:
-    """The untrained policy's greedy answers from the picture alone."""
-    return attending.answer(run.policy(), run.processor, run.table, run.cases(split), run.routes(split), None, run.profile, "reading alone")
 
 
 def self_consistency(run: Run, panel: str) -> None:
@@ -128,28 +126,28 @@ def arms(run: Run) -> dict[str, Sequence[Stage]]:
     return {"plain_grpo": (plain,), **{f"{s.name}_alone": (replace(s, steps=updates(run)),) for s in printed}}
 
 
-def grpo_arm(run: Run, panel: str, name: str) -> None:
-    """One of ``arms``, trained and answered."""
-    model = run.train_attending(panel, arms(run)[name], f"{panel}_{name}")
-    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+def grpo_arm(name: str) -> Callable[[Run, str], None]:
+    """The step that trains one of ``arms`` on a panel and keeps its test answers."""
+
+    def step(run: Run, panel: str) -> None:
+        model = run.train_attending(panel, arms(run)[name], f"{panel}_{name}")
+        run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+
+    return step
 
 
-STEPS: dict[str, tuple[Callable[[Run, str], None], str]] = {  # step: (function, the last rows it keeps)
-    "readers": (readers, f"vote_of_{CALLS}"), "self_consistency": (self_consistency, "self_consistency"),
-    "sft_reasoning": (sft_reasoning, "sft_reasoning"), "rejection": (rejection, "rejection"),
-}  # fmt: skip
 GRPO = ("plain_grpo", "easy_alone", "medium_alone", "hard_alone")
+STEPS: dict[str, Callable[[Run, str], None]] = {  # by the last rows that a step keeps
+    f"vote_of_{CALLS}": readers, "self_consistency": self_consistency, "sft_reasoning": sft_reasoning, "rejection": rejection,
+    **{name: grpo_arm(name) for name in GRPO},
+}  # fmt: skip
 
 
 def missing(run: Run, name: str) -> None:
-    """Run one step of one panel ("panel/step") unless its rows are there."""
+    """One step of one panel ("panel/step"), unless its rows are there."""
     panel, step = name.split("/")
-    if run.has_own_rows(f"{panel}/test/{STEPS[step][1] if step in STEPS else step}"):
-        return
-    if step in STEPS:
-        STEPS[step][0](run, panel)
-    else:
-        grpo_arm(run, panel, step)
+    if not run.has_own_rows(f"{panel}/test/{step}"):
+        STEPS[step](run, panel)
 
 
 # What ``make artifacts`` has trained, and the readers and policies above.
@@ -163,8 +161,8 @@ OURS = (
 def main() -> None:
     """Run what is missing, then write the table."""
     run = open_seed(SEEDS[0])
-    side_by_side(run, [(missing, f"{panel}/{name}") for name in (*STEPS, *GRPO) for panel in run.profile.panels])
-    write_wide(run, (*STORED, *OURS), OUT)
+    side_by_side(run, [(missing, f"{panel}/{name}") for name in STEPS for panel in run.profile.panels])
+    write_wide(run, (*STORED, *OURS), OUT, sha256(Path(__file__)))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
-from figures.worlds import write_wide
 from mmedlite import sft
 from mmedlite.attending import answer
 from mmedlite.curriculum import majority_vote
@@ -26,6 +27,7 @@ from mmedlite.simulated import SimulatedSpecialists
 from mmedlite.specialists import panel_options
 from mmedlite.store import OpinionStore
 from mmedlite.triage import route, train_triage
+from mmedlite.verify import sha256
 
 OUT = DATA / "tables.parquet"
 TWO = ("Radiologist", "Pathologist")  # the only labels of the paper's training sets
@@ -164,7 +166,7 @@ def main() -> None:
         for choose in (at_random, zero_shot):
             run.panel_for(run.cases("test"), choose(run), panel)
     side_by_side(run, [(missing, f"{panel}/{step}") for step in STEPS for panel in run.profile.panels])
-    write_wide(run, ("trained", "untrained_panel", *STEPS), OUT, triage=shares(run))
+    write_wide(run, ("trained", "untrained_panel", *STEPS), OUT, sha256(Path(__file__)), triage=shares(run))
 
 
 if __name__ == "__main__":

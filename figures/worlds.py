@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_prep import phantoms
-from mmedlite.attending import answer, option_scores, visited_rows
+from figures._wide import write_wide
+from figures.rivals import answers_of, read_options
+from mmedlite.attending import visited_rows
 from mmedlite.baselines import fit_three_weights, three_weights
 from mmedlite.contrasts import schedule
 from mmedlite.curriculum import bucket, majority_vote
 from mmedlite.evidence import ARMS, DATA, EXPLORATORY, EXPLORED, UNTRAINED, WORLDS, recipe_sha256, world_seeds
 from mmedlite.grpo import train
 from mmedlite.models import load_adapter, load_policy
+from mmedlite.pipeline import answer_alone
 from mmedlite.profiles import ROOT
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
@@ -32,7 +31,6 @@ from mmedlite.side_by_side import side_by_side
 
 OUT, WORK = DATA / "worlds", ROOT / "runs" / "worlds"
 SIZES = {"train": 3600, "validation": 1000, "test": 1600}
-FACTS = ["panel", "case_id", "question_type", "n_options", "answer", "difficulty", "unanimous", "panel_vote"]
 
 
 def script_sha256() -> str:
@@ -56,7 +54,7 @@ def train_arm(run: Run, panel: str, recipe: str, change: str) -> None:
     """Train one arm on one panel and keep its answers to the test cases, greedy."""
     profile, cases, options = run.profile, run.cases("train"), run.panel("train", panel)
     stages = profile.attending.paper_schedule if recipe == "printed" else profile.attending.recipe
-    planned = schedule(change, stages, bucket(options, np.array([c.answer for c in cases])), profile.grpo.prompts_per_step, run.seed)
+    planned = schedule(change, stages, bucket(options, answers_of(run, "train")), profile.grpo.prompts_per_step, run.seed)
     model, out, visited_so_far = run.fresh(), run.folder / "rollouts" / f"{panel}-{recipe}-{change}", hashlib.sha256(panel.encode())
     for stage, visited in zip(stages, planned, strict=True):
         visited_so_far.update(b"".join(column.tobytes() for column in visited))
@@ -75,17 +73,14 @@ def train_arm(run: Run, panel: str, recipe: str, change: str) -> None:
 
 def untrained(run: Run, panel: str) -> None:
     """Keep what the vote, the untrained policy and the three-weight reader say of the test cases."""
-    policy, read = run.policy(), {}
-    for split in ("validation", "test"):
-        cases, sent = run.cases(split), run.routes(split)
-        texts = answer(policy, run.processor, run.table, cases, sent, None, run.profile, "reading alone")
-        read[split] = texts, option_scores(policy, run.processor, run.table, cases, sent, None, texts, run.profile)
-    weights = fit_three_weights(read["validation"][1], run.panel("validation", panel), np.array([c.answer for c in run.cases("validation")]))
+    alone = {split: answer_alone(run, split) for split in ("validation", "test")}
+    own = {split: read_options(run, split, None, texts) for split, texts in alone.items()}
+    weights = fit_three_weights(own["validation"], run.panel("validation", panel), answers_of(run, "validation"))
     votes = run.panel("test", panel)
     run.keep(run.choices("majority_vote", "test", panel, [majority_vote(v) for v in votes.tolist()]), f"{panel}/test/majority_vote")
-    run.keep(run.answer(policy, "untrained_panel", "test", panel), f"{panel}/test/untrained_panel")
-    run.keep(run.score("no_panel", "test", panel, read["test"][0]), f"{panel}/test/no_panel")
-    chosen = three_weights(weights, read["test"][1], votes).tolist()
+    run.keep(run.answer(run.policy(), "untrained_panel", "test", panel), f"{panel}/test/untrained_panel")
+    run.keep(run.score("no_panel", "test", panel, alone["test"]), f"{panel}/test/no_panel")
+    chosen = three_weights(weights, own["test"], votes).tolist()
     run.keep(run.choices("three_weights", "test", panel, chosen), f"{panel}/test/three_weights")
 
 
@@ -103,33 +98,7 @@ def world(_: Run, name: str) -> None:
         for recipe, change in arms:
             if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
                 train_arm(run, panel, recipe, change)
-    write_wide(run, names, OUT / f"{seed}.parquet")
-
-
-def write_wide(
-    run: Run, names: Sequence[str], file: Path, kind: str = "test", facts: Mapping[str, Mapping[str, Any]] | None = None, **told: Any
-) -> None:  # fmt: skip
-    """A row a panel and test case, with the case's facts and, a column a system, its text, or the option where it writes none.
-
-    Args:
-        names: systems, whose rows lie in ``results/<panel>/<kind>/``. facts: further columns, by case id. told: of the whole table.
-    """
-    parts, known = [], {c.case_id: c for c in run.cases("test")}
-    for panel in run.profile.panels:
-        rows = {name: run.rows(f"{panel}/{kind}/{name}") for name in names}
-        said = {name: r["text"] if r["text"].any() else r["option"].astype(str) for name, r in rows.items()}
-        part = rows[names[0]][FACTS]
-        more = {name: part["case_id"].map(by_case) for name, by_case in (facts or {}).items()}
-        marked, options = (part["case_id"].map(f) for f in (lambda c: known[c].meta["marked"], lambda c: json.dumps(known[c].options)))
-        parts.append(part.assign(marked=marked, **more, options=options, **said))
-    frame = pd.concat(parts, ignore_index=True)
-    frame.attrs = {
-        "seed": run.seed, "plan": recipe_sha256(), "code": run.facts["code"], "script": SCRIPT, "cases_sha256": run.table.sha256,
-        **told,
-    }  # fmt: skip
-    file.parent.mkdir(parents=True, exist_ok=True)
-    frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
-    part.replace(file)
+    write_wide(run, names, OUT / f"{seed}.parquet", SCRIPT, plan=recipe_sha256())
 
 
 def main() -> None:

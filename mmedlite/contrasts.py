@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mmedlite.curriculum import BUCKETS, Visits, visits
-from mmedlite.profiles import Stage
+from mmedlite.profiles import InputError, Stage
 
 CHANGES = {
     "as_is": "the recipe as it is",
@@ -29,7 +29,12 @@ def schedule(change: str, stages: Sequence[Stage], buckets: np.ndarray, prompts_
 
     Args:
         change: one of ``CHANGES``. buckets: (n,) of the training cases, as from ``curriculum.bucket``.
+
+    Raises:
+        InputError: no such change; it would train the recipe as it is.
     """
+    if change not in CHANGES:
+        raise InputError(f"no change '{change}' of a recipe", "contrasts", f"use one of: {', '.join(CHANGES)}")
     if change == "entropy_off":
         stages = [replace(s, gamma=(0.0,) * len(s.buckets)) for s in stages]
     if change == "kl_off":

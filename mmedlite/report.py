@@ -6,6 +6,7 @@ One page without scripts or links to elsewhere. Every number in it is read from 
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,11 +125,16 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>\n'
 
 
-def write_report(folder: Path, facts: Mapping[str, Any], problems: Sequence[str]) -> Path:
-    """Write ``report.html`` into a run folder; facts: of its run.json."""
+def write_report(folder: Path, problems: Sequence[str]) -> Path | None:
+    """Write ``report.html`` into the folder of a run whose attending was evaluated; None for any other folder."""
+    file = folder / "run.json"
+    facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    run = RunFolder(folder, {"cases_sha256": None, **facts})
+    if not facts or "attending" not in run.results():
+        return None
     try:
         profile = load_profile(str(facts.get("profile")))
     except InputError:  # a profile of the user's own, known by its hash only
         profile = None
-    (file := folder / "report.html").write_text(page(RunFolder(folder, {"cases_sha256": None, **facts}), profile, problems), encoding="utf-8")
+    (file := folder / "report.html").write_text(page(run, profile, problems), encoding="utf-8")
     return file

@@ -17,17 +17,16 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from mmedlite.asks import Form
 from mmedlite.cases import CaseTable, read_table
 from mmedlite.checks import count, make_band, tally
 from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError, load_profile
 from mmedlite.provenance import code_sha256
-from mmedlite.rescore import Panels, panels_of, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
+from mmedlite.rescore import Panels, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
-from mmedlite.verify_evidence import COUNTED, apart, leaves, wrong_evidence
+from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -58,13 +57,6 @@ def changed_files(folder: Path) -> list[str]:
     found = {name: sha256(folder / name) if (folder / name).is_file() else "" for name in listed}
     changed = [name for name, expected in listed.items() if found[name] != expected]
     return [f"{name}: {'changed since the manifest was written' if found[name] else 'missing'}" for name in changed]
-
-
-def _panels(run: RunFolder, table: CaseTable, opinions_of: Callable[[Path], OpinionStore]) -> Panels:
-    """What the specialists that the run names said, by the opinions it could read: those shipped, and those it asked itself."""
-    made = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-    opinions = OpinionStore(run.folder / "opinions", shipped=opinions_of(run.opinions.resolve()))
-    return panels_of(opinions, Form(**made["specialists"]), table)
 
 
 def _panel_numbers(run: RunFolder, table: CaseTable, panel: str, panels: Panels) -> dict[str, Any]:
@@ -208,6 +200,6 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
             problems.append(f"{opinions.name}: cannot be checked ({type(error).__name__}: {error})")
     for base in sorted({f.parent for f in [*folder.rglob("results.json"), *folder.rglob("results")]}):
         run = RunFolder(base, {"cases_sha256": table.sha256})
-        panels = cache(partial(_panels, run, table, opinions_of))
+        panels = cache(partial(panels_of_run, run, table, opinions_of))
         problems += wrong_files(run, table, panels) + wrong_numbers(run, table, panels)
     return problems

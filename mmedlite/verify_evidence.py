@@ -20,7 +20,7 @@ from mmedlite import evidence, looking
 from mmedlite.asks import Form
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import panel_columns
-from mmedlite.rescore import panels_of
+from mmedlite.rescore import Panels, panels_of
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 
@@ -52,6 +52,13 @@ def apart(stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[tuple[str
     """(name, stored, counted again) of the leaves that differ or that one side lacks."""
     pairs = [(name, stored.get(name, "absent"), again.get(name, "nothing")) for name in {**stored, **again}]
     return [(name, old, new) for name, old, new in pairs if name not in stored or name not in again or numbers_differ(old, new)]
+
+
+def panels_of_run(run: RunFolder, table: CaseTable, opinions_of: Callable[[Path], OpinionStore] = OpinionStore) -> Panels:
+    """What the specialists that the run names said, by the opinions it could read: those shipped, and those it asked itself."""
+    made = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    opinions = OpinionStore(run.folder / "opinions", shipped=opinions_of(run.opinions.resolve()))
+    return panels_of(opinions, Form(**made["specialists"]), table)
 
 
 def wrong_counts(folder: Path) -> list[str]:
@@ -96,21 +103,23 @@ def wrong_seeds(frame: pd.DataFrame) -> list[int]:
     return wrong
 
 
-def wrong_facts(file: Path, table: CaseTable) -> list[str]:
-    """Problems with a wide table of clinic 0: facts that are not those of the case or its panel, answers that the reference run has not."""
+def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels) -> list[str]:
+    """Problems with a wide table of clinic 0: facts that are not those of the case or its panel, answers that the reference run has not.
+
+    run: the reference run. panels: what its specialists said.
+    """
     frame = pd.read_parquet(file)
     if frame.attrs.get("cases_sha256") != table.sha256:
         return [f"{file.name}: made with another case table"]
-    run = RunFolder(RunFolder.reference, {"cases_sha256": table.sha256})
-    read = {name: json.loads((run.folder / name).read_text(encoding="utf-8")) for name in ("run.json", "routes/test.json")}
-    panels, cases = panels_of(OpinionStore(run.opinions), Form(**read["run.json"]["specialists"]), table), {c.case_id: c for c in table}
+    routes, cases = json.loads((run.folder / "routes" / "test.json").read_text(encoding="utf-8")), {c.case_id: c for c in table}
     systems, problems = evidence.systems_of(frame), []
     for number, row in enumerate(frame.to_dict("records"), start=1):
         case = cases[row["case_id"]]
-        votes = panels(row["panel"], case.case_id, read["routes/test.json"][case.case_id] or "Radiologist") or []
+        votes = panels(row["panel"], case.case_id, routes[case.case_id] or "Radiologist") or []
+        by_panel = panel_columns(votes, case.answer)
         expected = {"answer": case.answer, "options": json.dumps(case.options), "n_options": len(case.options),
-                    "question_type": case.question_type, "marked": case.meta["marked"], **panel_columns(votes, case.answer),
-                    "majority_vote": str(panel_columns(votes, case.answer)["panel_vote"]),
+                    "question_type": case.question_type, "marked": case.meta["marked"], **by_panel,
+                    "majority_vote": str(by_panel["panel_vote"]),
                     **{f"specialist_{i + 1}": str(v) for i, v in enumerate(votes)}}  # fmt: skip
         problems += [f"{file.name}, row {number} ({case.case_id}): {name} is {row[name]!r}, it should be {value!r}"
                      for name, value in expected.items() if name in row and row[name] != value]  # fmt: skip
@@ -126,9 +135,11 @@ def wrong_facts(file: Path, table: CaseTable) -> list[str]:
 def wrong_evidence(folder: Path, table: CaseTable) -> list[str]:
     """Every problem of ``figures/data``; table: the cases of clinic 0."""
     problems = [*wrong_counts(folder), *wrong_worlds(folder / "worlds")]
+    run = RunFolder(RunFolder.reference, {"cases_sha256": table.sha256})
+    panels = panels_of_run(run, table)
     for file in (folder / f"{name}.parquet" for name in WIDE):
         try:
-            problems += wrong_facts(file, table) if file.exists() else [f"{file.name}: missing"]
+            problems += wrong_facts(file, table, run, panels) if file.exists() else [f"{file.name}: missing"]
         except Exception as error:
             problems.append(f"{file.name}: cannot be checked ({type(error).__name__}: {error})")
     return problems

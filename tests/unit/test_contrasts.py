@@ -9,7 +9,7 @@ import pytest
 
 from mmedlite.contrasts import CHANGES, schedule
 from mmedlite.curriculum import Visits, visits
-from mmedlite.profiles import Stage, load_profile
+from mmedlite.profiles import InputError, Stage, load_profile
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.choice(["easy", "medium", "hard"], 400, p=[0.5, 0.3, 0.2])
@@ -62,3 +62,8 @@ def test_one_coefficient_is_off(change: str, column: str) -> None:
     for part, was in zip(made(change), made("as_is"), strict=True):
         assert not getattr(part, column).any() and getattr(was, column).all()
         assert all(np.array_equal(getattr(part, n), getattr(was, n)) for n in ("cases", "gamma", "beta") if n != column)
+
+
+def test_a_change_that_is_none_is_refused() -> None:
+    with pytest.raises(InputError, match="no change 'shufled' of a recipe"):
+        made("shufled")

@@ -21,8 +21,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("run")
     for name in ("run.json", "results.json"):
         shutil.copy(STORED / name, folder / name)
-    facts = json.loads((folder / "run.json").read_text())
-    return report.write_report(folder, facts, ["rows.parquet: <b>changed</b>"]).read_text()
+    file = report.write_report(folder, ["rows.parquet: <b>changed</b>"])
+    assert file
+    return file.read_text()
 
 
 class Balanced(HTMLParser):
@@ -65,7 +66,22 @@ def test_a_profile_of_ones_own_has_a_report_too(tmp_path: Path) -> None:
     for name in ("run.json", "results.json"):
         shutil.copy(STORED / name, tmp_path / name)
     facts = json.loads((tmp_path / "run.json").read_text()) | {"profile": "not one of the kit's"}
-    assert "Settings of the recommended recipe" not in report.write_report(tmp_path, facts, []).read_text()
+    (tmp_path / "run.json").write_text(json.dumps(facts))
+    file = report.write_report(tmp_path, [])
+    assert file and "Settings of the recommended recipe" not in file.read_text()
+
+
+@pytest.mark.parametrize("results", [None, "{", "{}"])
+def test_a_run_without_results_is_verified_without_a_report(
+    results: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong has been told; a traceback would hide it."""
+    shutil.copy(STORED / "run.json", tmp_path / "run.json")
+    if results is not None:
+        (tmp_path / "results.json").write_text(results)
+    monkeypatch.setattr("mmedlite.verify.verify", lambda folder, table: ["rows: damaged"])
+    assert cli.main(["verify", str(tmp_path)]) == 1 and "rows: damaged" in capsys.readouterr().out
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_verify_writes_the_report_and_retrain_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from mmedlite.rescore import PICKERS
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
+from mmedlite.verify_evidence import panels_of_run
 from tests.small import PANELS
 
 FACTS = dict.fromkeys(("code", "config", "cases"), "0" * 64)
@@ -168,7 +169,7 @@ def test_every_number_is_counted_again(run: Path, table: CaseTable, monkeypatch:
     """Whatever number is changed or taken out, its name is told."""
     sound = json.loads((run / "results.json").read_text())
     folder = RunFolder(run, {"cases_sha256": table.sha256})
-    sections = v._sections(folder, sound, table, lambda: v._panels(folder, table, OpinionStore))
+    sections = v._sections(folder, sound, table, lambda: panels_of_run(folder, table))
     counted = {name: cache(count) for name, count in sections.items()}
     monkeypatch.setattr(v, "_sections", lambda *_: counted)  # the rows stay as they are: counting them once is enough
     paths = [path for path in leaves(sound) if path[0] in COUNTED]

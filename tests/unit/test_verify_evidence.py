@@ -17,6 +17,7 @@ from data_prep.drawing import draw
 from mmedlite import evidence, verify, verify_evidence
 from mmedlite.cases import Case, CaseTable, image_sha256
 from mmedlite.profiles import ROOT
+from mmedlite.run_folder import RunFolder
 
 NAMES = (*evidence.UNTRAINED, *("_".join(arm) for arm in evidence.ARMS))
 NO_CASES = CaseTable(Path("none"), [])
@@ -56,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def data(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy; the invented cases have no pictures, so what needs the clinic is tested by itself below."""
-    monkeypatch.setattr(verify_evidence, "wrong_facts", lambda file, table: [])
+    monkeypatch.setattr(verify_evidence, "wrong_facts", lambda *_: [])
     monkeypatch.setattr(verify_evidence, "WIDE", ("rivals",))
     monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
     return Path(shutil.copytree(made, tmp_path / "data"))
@@ -173,11 +174,13 @@ def test_facts_of_the_stored_tables_are_those_of_the_clinic(name: str, clinic: C
     stored = STORED.copy()
     stored.attrs = {"cases_sha256": clinic.sha256}
     stored.to_parquet(file := tmp_path / "rivals.parquet")
-    assert verify_evidence.wrong_facts(file, clinic) == []
+    run = RunFolder(RunFolder.reference, {"cases_sha256": clinic.sha256})
+    said = verify_evidence.panels_of_run(run, clinic)
+    assert verify_evidence.wrong_facts(file, clinic, run, said) == []
     forged = FACTS[name](stored)
     forged.attrs = stored.attrs
     forged.to_parquet(file)
-    assert verify_evidence.wrong_facts(file, clinic)
+    assert verify_evidence.wrong_facts(file, clinic, run, said)
 
 
 def test_worlds_hold_the_cases_of_their_seeds() -> None:

@@ -1,0 +1,39 @@
+"""Wide tables of answers: a row a panel and test case, the case's facts, and a column a system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mmedlite.run import Run
+
+FACTS = ["panel", "case_id", "question_type", "n_options", "answer", "difficulty", "unanimous", "panel_vote"]
+
+
+def write_wide(
+    run: Run, names: Sequence[str], file: Path, script: str, kind: str = "test", facts: Mapping[str, Mapping[str, Any]] | None = None,
+    **told: Any,
+) -> None:  # fmt: skip
+    """Write the table: a system's column holds its text, or the option where it writes none.
+
+    Args:
+        names: systems, whose rows lie in ``results/<panel>/<kind>/``. script: hash of the source that made the rows. facts: further
+            columns, by case id. told: of the whole table, kept beside seed, code and hash of the cases.
+    """
+    parts, known = [], {c.case_id: c for c in run.cases("test")}
+    for panel in run.profile.panels:
+        rows = {name: run.rows(f"{panel}/{kind}/{name}") for name in names}
+        said = {name: r["text"] if r["text"].any() else r["option"].astype(str) for name, r in rows.items()}
+        part = rows[names[0]][FACTS]
+        more = {name: part["case_id"].map(by_case) for name, by_case in (facts or {}).items()}
+        marked, options = (part["case_id"].map(f) for f in (lambda c: known[c].meta["marked"], lambda c: json.dumps(known[c].options)))
+        parts.append(part.assign(marked=marked, **more, options=options, **said))
+    frame = pd.concat(parts, ignore_index=True)
+    frame.attrs = {"seed": run.seed, "code": run.facts["code"], "script": script, "cases_sha256": run.table.sha256, **told}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
+    part.replace(file)
