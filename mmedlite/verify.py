@@ -186,7 +186,7 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("no such folder", str(folder), "name a run folder, artifacts, or figures/data")
-    table = table or read_table(ROOT / "data" / "phantoms", check_images=False)
+    table = read_table(ROOT / "data" / "phantoms", check_images=False) if table is None else table
     problems = changed_files(folder)
     if (folder / "reference").is_dir():
         problems += wrong_bands(folder / "bands.json")
