@@ -15,7 +15,13 @@ from mmedlite.profiles import InputError
 SOURCES = {
     "phantoms": "the phantom clinic: pictures that the kit draws itself",
     "image_folder": "your own pictures: a folder with labels.jsonl, or class sub-folders",
-    "vqa_rad": "VQA-RAD, closed yes/no questions",
+    "vqa_rad": "VQA-RAD, yes/no questions",
+    "slake": "SLAKE, closed questions in English",
+    "path_vqa": "PathVQA, yes/no questions",
+    "omnimedvqa": "OmniMedVQA, open-access questions",
+    "mmmu": "MMMU Health & Medicine, validation questions",
+    "merge": "several tables as one, some of them out of domain",
+    "leaks": "pictures and questions that two splits of a table share",
     "tiny_base": "train the tiny models that the kit ships",
 }
 

@@ -14,6 +14,8 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "X-ray": ("Radiologist", ("xray", "cr", "dx", "radiograph", "radiography", "chest x-ray", "cxr")),
     "CT": ("Radiologist", ("computed tomography", "ct scan")),
     "MRI": ("Radiologist", ("mr", "magnetic resonance imaging", "mri scan")),
+    # sets that do not say which of them a picture is: VQA-RAD names the body part, MMMU "body scans"
+    "Radiology": ("Radiologist", ("body scans: mri, ct scans, and x-rays",)),
     # a radiograph of the breast
     "Mammography": ("Radiologist", ("mammogram", "mg")),
     # general ultrasound is reported by radiology, OmniMedVQA counts it among the radiological modalities ...
@@ -26,17 +28,26 @@ TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # the paper's own example: pathology slides -> Pathologist
     "Histopathology": (
         "Pathologist",
-        ("histology", "pathology", "histopathology slide", "immunohistochemistry", "ihc"),
+        ("histology", "pathology", "histopathology slide", "immunohistochemistry", "ihc", "pathological images"),
     ),
     # blood smears and cells are read in the pathology laboratory
-    "Microscopy": ("Pathologist", ("microscopy images", "microscopy image", "blood smear", "cytology")),
+    "Microscopy": ("Pathologist", ("microscopy images", "microscopy image", "microscopic images", "blood smear", "cytology")),
     # of the seven, surgery is the one that works through the scope; the phantom clinic's look for that department
     "Endoscopy": ("Surgeon", ("colonoscopy", "gastroscopy", "laparoscopy", "gastrointestinal endoscopy")),
     # pictures of the back of the eye; OCT in the public question sets is retinal
     "Fundus photography": ("Ophthalmologist", ("fundus", "fundus image", "retinal photography", "color fundus")),
     "OCT": ("Ophthalmologist", ("optical coherence tomography", "retinal oct")),
+    # of the retina, by the machines that take OCT (OmniMedVQA's sources of it show the eye)
+    "Infrared reflectance imaging": ("Ophthalmologist", ()),
     # pictures of the skin
     "Dermoscopy": ("Dermatologist", ("dermatoscopy", "dermoscopic image", "skin lesion photography")),
+}
+
+# modalities of the public sets that none of the seven departments reads, or that do not say enough: they are listed, not sent anywhere
+LEFT_OUT = {
+    "Colposcopy": "gynaecology is none of the seven",
+    "Digital Photography": "OmniMedVQA means teeth, skin and eyes alike",
+    "Medical Images": "MMMU's name for pictures of any kind",
 }
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.departments import TABLE, look_up
+from data_prep.pictures import usable
+from data_prep.splits import split_pictures
 from mmedlite.cases import Case, TableWriter, load_rgb, option_key
 from mmedlite.profiles import ROOT, InputError
 
@@ -26,7 +28,6 @@ PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 LABEL_FILES = ("labels.jsonl", "qa.jsonl")
 MAX_CLASSES = 12  # labels with more values than this are free text, not a closed set
 MODALITY_OPTIONS = 4
-TEST, VALIDATION = 0.25, 0.15  # shares of the pictures of each modality; the rest is for training
 CLASS_QUESTION = "Which class does this picture belong to?"
 MODALITY_QUESTION = "Which imaging modality is this?"
 
@@ -138,7 +139,7 @@ def store_images(rows: list[Row], out: TableWriter) -> list[Row]:
         try:
             if not row.image:
                 raise InputError("no field image")
-            picture = load_rgb(path)
+            picture = usable(load_rgb(path))
             if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise InputError("the file is not the one labelled (sha256 differs)")
         except InputError as error:
@@ -193,18 +194,6 @@ def ask(rows: list[Row], out: TableWriter, seed: int) -> list[Row]:
         asked.append(row)
     out.notes |= {"asked_for": dict(kinds), "classes": closed, "modality_distractors_from": pool}
     return asked
-
-
-def split_pictures(modality_of: dict[str, str], seed: int) -> dict[str, str]:
-    """Split of each picture (sha256 -> modality in, sha256 -> split out): seeded, in equal shares for each modality."""
-    split: dict[str, str] = {}
-    for modality in sorted(set(modality_of.values())):
-        mine = [sha for sha, name in modality_of.items() if name == modality]
-        mine.sort(key=lambda sha: hashlib.sha256(f"{seed}:{sha}".encode()).digest())
-        for place, sha in enumerate(mine):
-            share = (place + 0.5) / len(mine)
-            split[sha] = "test" if share < TEST else "validation" if share < TEST + VALIDATION else "train"
-    return split
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -176,33 +176,40 @@ def base_model(name: str, settings: dict[str, Any], view: Callable[[int], int], 
     return model, processor
 
 
-def make_policy(out: Path, work: Path) -> None:
+def drawn_anew(settings: dict[str, Any], draw: int) -> dict[str, Any]:
+    """The settings of another draw of the models: other first weights, phantoms and order; draw 0 is shipped."""
+    return {**settings, "seed": settings["seed"] + 50 * draw}
+
+
+def make_policy(out: Path, work: Path, draw: int = 0) -> None:
     """The policy: tower, then warm start on triage, deciding alone, and dial-a-panel prompts."""
-    model, processor = base_model("policy", POLICY, lambda i: 0, work)
-    facts = [sample(BASE_SEED + 10_000_000 + i, DIALS) for i in range(POLICY["cases"])]
+    settings = drawn_anew(POLICY, draw)
+    model, processor = base_model("policy", settings, lambda i: 0, work)
+    facts = [sample(BASE_SEED + (10 + 50 * draw) * 1_000_000 + i, DIALS) for i in range(settings["cases"])]
     features = draw_features(model, processor, facts, [0] * len(facts))
-    for i, steps in enumerate(POLICY["language_steps"]):  # each round starts warm, at the full rate again
-        kept = kept_at(work, f"policy_language_{i}", POLICY)
+    for i, steps in enumerate(settings["language_steps"]):  # each round starts warm, at the full rate again
+        kept = kept_at(work, f"policy_language_{i}", settings)
         if kept.exists():
             load_model(model, kept)
             continue
-        closing = i == len(POLICY["language_steps"]) - 1
+        closing = i == len(settings["language_steps"]) - 1
 
         def example(rng: np.random.Generator, k: int, closing: bool = closing) -> tuple[str, str]:
             return policy_example(rng, facts[k], closing)
 
-        fine_tune(model, processor, features, example, steps, POLICY["seed"] + i)
+        fine_tune(model, processor, features, example, steps, settings["seed"] + i)
         save_model(model, str(kept))
     save(model, processor, out)
 
 
-def make_specialists(out: Path, work: Path) -> None:
+def make_specialists(out: Path, work: Path, draw: int = 0) -> None:
     """The specialists' base (a guesser everywhere), then three LoRA adapters a department, sharp at home with a blind spot.
 
     The base has eyes of its own; its language model starts from the policy's, which knows how to answer from a reading.
     """
-    model, processor = base_model("specialist", SPECIALIST, lambda i: 1 + i % 3, work)
-    facts = [sample(BASE_SEED + 20_000_000 + i, DIALS) for i in range(SPECIALIST["cases"])]
+    settings = drawn_anew(SPECIALIST, draw)
+    model, processor = base_model("specialist", settings, lambda i: 1 + i % 3, work)
+    facts = [sample(BASE_SEED + (20 + 50 * draw) * 1_000_000 + i, DIALS) for i in range(settings["cases"])]
     views = [1 + i % 3 for i in range(len(facts))]
     features = draw_features(model, processor, facts, views)
     kept = out / "base"
@@ -212,12 +219,12 @@ def make_specialists(out: Path, work: Path) -> None:
         policy = Qwen2_5_VLForConditionalGeneration.from_pretrained(out.parent / "policy")
         model.model.language_model.load_state_dict(policy.model.language_model.state_dict())
         # First to read, then to guess: the adapters have to bring back at home what the base can do.
-        for guess, steps in ((0.0, SPECIALIST["read_steps"]), (AWAY_GUESS, SPECIALIST["guess_steps"])):
+        for guess, steps in ((0.0, settings["read_steps"]), (AWAY_GUESS, settings["guess_steps"])):
 
             def any_department(rng: np.random.Generator, i: int, guess: float = guess) -> tuple[str, str]:
                 return guess_example(rng, facts[i], str(rng.choice(DEPARTMENTS)), guess)
 
-            fine_tune(model, processor, features, any_department, steps, SPECIALIST["seed"])
+            fine_tune(model, processor, features, any_department, steps, settings["seed"])
         save(model, processor, kept)
     model.requires_grad_(False)
     for d, department in enumerate(DEPARTMENTS):
@@ -230,14 +237,14 @@ def make_specialists(out: Path, work: Path) -> None:
             mine = [i for i in home if views[i] == 1 + doctor]
             marked = [i for i in mine if facts[i]["marked"]]
             pool = [(i, True) for i in mine + 2 * marked] + [(i, False) for i in away[doctor :: 2 * len(away) // len(mine)]]
-            torch.manual_seed(100 * d + doctor)
-            peft = new_adapter(model, Lora(r=SPECIALIST["r"], alpha=2 * SPECIALIST["r"]))
+            torch.manual_seed(seed := 100 * d + doctor + 10_000 * draw)
+            peft = new_adapter(model, Lora(r=settings["r"], alpha=2 * settings["r"]))
 
             def example(rng: np.random.Generator, k: int, pool: Any = pool, department: str = department) -> tuple[str, str]:
                 i, at_home = pool[k]
                 return home_example(facts[i], department) if at_home else guess_example(rng, facts[i], department)
 
-            fine_tune(peft, processor, features[[i for i, _ in pool]], example, SPECIALIST["adapter_steps"], 100 * d + doctor,
+            fine_tune(peft, processor, features[[i for i, _ in pool]], example, settings["adapter_steps"], seed,
                       learning_rate=3e-3, label=folder.name)  # fmt: skip
             peft.peft_config["default"].base_model_name_or_path = "artifacts/specialists/base"  # no path of this machine
             peft.save_pretrained(folder)
@@ -250,15 +257,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this source."""
     parser.add_argument("--part", choices=("policy", "specialists", "all"), default="all", help="which models to train")
     parser.add_argument("--out", default=str(ROOT / "artifacts"), help="where policy/ and specialists/ are written")
+    parser.add_argument("--draw", type=int, default=0, help="another draw of weights, phantoms and order; 0: the one that is shipped")
 
 
 def main(args: argparse.Namespace) -> int:
     """Build it; returns the exit status."""
     out, work, start = Path(args.out), ROOT / "data" / "tiny_base", time.time()
     if args.part in ("policy", "all"):
-        make_policy(out / "policy", work)
+        make_policy(out / "policy", work, args.draw)
     if args.part in ("specialists", "all"):
-        make_specialists(out / "specialists", work)
+        make_specialists(out / "specialists", work, args.draw)
     if args.part == "all":  # of one part alone, the other may still be of an older recipe
         (out / "recipe.json").write_text(json.dumps({"sources_sha256": models_sha256()}) + "\n", encoding="utf-8")
     print(f"Done in {(time.time() - start) / 60:.1f} minutes")

@@ -1,60 +1,64 @@
-"""VQA-RAD as a case table: the closed yes/no questions, the paper's 251 in the test split.
+"""VQA-RAD as a case table: the yes/no questions, the paper's 940 for training and 251 for test.
 
-``--source`` is a folder with trainset.json, testset.json and images/. The official test split is kept; the official
-train split is divided by picture into train and validation. Open questions and closed choices other than yes/no are
-dropped, counted and listed. Every test picture of VQA-RAD also occurs in train (its split is by question): card.json
-says how many, here as in the official files.
+``--source`` is a folder with trainset.json, testset.json and images/ (the official files), or a copy of the hub's Parquet files. Taken are
+free-form and paraphrased questions ('frame' ones, made from templates, are not on the hub either), each question on a picture once. The
+official test split is kept; a tenth of the training pictures is for validation. Every test picture also occurs in train (the split is by
+question): card.json says how many.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmedlite.cases import Case, TableWriter, load_rgb, option_key
-from mmedlite.profiles import ROOT, InputError
+from data_prep.hub import count_rows, fetch, hashes, json_rows, one_of, parquet_rows
+from data_prep.items import YES_NO, Item, Row, Unusable, build, each, held_out, print_sizes, yes_or_no
+from data_prep.items import add_arguments as common
+from data_prep.pictures import from_bytes, from_file
+from mmedlite.cases import option_key
 
+REPO, REVISION = "flaviagiammarino/vqa-rad", "bcf91e7654fb9d51c8ab6a5b82cacf3fafd2fae9"  # as others pin it; not confirmed by us online
 FILES = {"train": "trainset.json", "test": "testset.json"}
-FIELDS = ("qid", "image_name", "image_organ", "question", "answer", "answer_type")
-OPTIONS = ("yes", "no")
+FIELDS = ("qid", "image_name", "image_organ", "question", "answer", "answer_type", "phrase_type")
+HUB_FIELDS = ("image", "question", "answer")
 VALIDATION = 0.1  # share of the training pictures
 LICENCE = "CC0 1.0 (VQA-RAD, Lau et al. 2018; MedPix teaching cases)"
+PAPER = {"train": 940, "test": 251}
 
 # VQA-RAD names the body part, not the modality (radiographs, CT and MRI, mixed within a part); radiology reads them all
 ORGANS = {
-    "CHEST": ("Radiology (chest)", "Radiologist"),
-    "ABD": ("Radiology (abdomen)", "Radiologist"),
-    "HEAD": ("Radiology (head)", "Radiologist"),
-}
+    "CHEST": ("Radiology (chest)", "Radiologist"), "ABD": ("Radiology (abdomen)", "Radiologist"),
+    "HEAD": ("Radiology (head)", "Radiologist"), None: ("Radiology", "Radiologist"),
+}  # fmt: skip
 
 
-def read_rows(source: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of one official file; InputError names file, row and field where it is not what VQA-RAD ships."""
-    file = source / name
-    if not file.is_file():
-        raise InputError("missing file", str(file), "point --source at the folder with trainset.json and testset.json")
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError("not a JSON file", str(file), "download it again") from error
-    if not isinstance(rows, list):
-        raise InputError("not a list of questions", str(file), "download it again")
-    for number, row in enumerate(rows, start=1):
-        missing = [key for key in FIELDS if not isinstance(row, dict) or key not in row]
-        if missing:
-            raise InputError("missing field", f"{file}, row {number}, field {missing[0]}", "add it, or drop the row")
-    return rows
+def official(folder: Path) -> Iterator[Row]:
+    """The rows of the official files, with their split and picture."""
+    for split, name in FILES.items():
+        for where, row in json_rows(folder / name, name, FIELDS):
+            yield where, {**row, "split": split, "picture": from_file(folder / "images" / str(row.get("image_name")))}
 
 
-def shared(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> dict[str, int]:
+def on_hub(files: Sequence[Path]) -> Iterator[Row]:
+    """The rows of the hub's Parquet files, with the fields that it leaves out: none of its questions is a 'frame' one."""
+    for file in files:
+        split = file.name.split("-")[0]
+        for number, (where, row) in enumerate(parquet_rows(file, HUB_FIELDS), start=1):
+            picture = from_bytes((row["image"] or {}).get("bytes"))
+            more = {"qid": f"{split}-{number}", "image_name": picture.key, "image_organ": None, "answer_type": None, "phrase_type": None}
+            yield where, {"question": row["question"], "answer": row["answer"], **more, "split": split, "picture": picture}
+
+
+def asked(row: Mapping[str, Any]) -> tuple[str, str]:
+    """A question on a picture, whatever its case and blanks."""
+    return str(row["image_name"]), option_key(str(row["question"]))
+
+
+def overlap(rows: Sequence[Row]) -> dict[str, int]:
     """How many test pictures, and test rows with the same question on the same picture, also occur in train."""
-
-    def asked(row: dict[str, Any]) -> tuple[str, str]:
-        return row["image_name"], option_key(str(row["question"]))
-
+    train, test = ([row for _, row in rows if row["split"] == split and set(FIELDS) <= row.keys()] for split in ("train", "test"))
     pictures, questions = {row["image_name"] for row in train}, {asked(row) for row in train}
     return {
         "test_images": len({row["image_name"] for row in test}),
@@ -63,55 +67,57 @@ def shared(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> dict[str,
     }
 
 
+def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
+    """How many questions each rule gives, by split."""
+    whole = [row for _, row in rows if set(FIELDS) <= row.keys()]
+    yes_no = [row for row in whole if yes_or_no(row["answer"]) is not None]
+    natural = [row for row in yes_no if row["phrase_type"] != "frame"]
+    once = {(row["split"], *asked(row)): row for row in natural}.values()
+    rules = {"all": whole, "yes/no": yes_no, "yes/no, without 'frame' questions": natural, "the same, each question on a picture once": once}
+    return {rule: {s: sum(row["split"] == s for row in part) for s in PAPER} for rule, part in rules.items()}
+
+
+def read(rows: Sequence[Row], seed: int) -> Iterator[Item | Unusable]:
+    """The items of both splits."""
+    validation = held_out((str(row.get("image_name")) for _, row in rows if row["split"] == "train"), VALIDATION, seed)
+    seen = set()
+
+    def make(where: str, row: dict[str, Any]) -> Item | Unusable:
+        split, where = row["split"], f"{where} (qid {row['qid']})"
+        if (answer := yes_or_no(row["answer"])) is None:
+            closed = str(row["answer_type"]).strip().upper() == "CLOSED"  # the files hold 'CLOSED ' as well
+            return Unusable(where, "closed question, answer not yes or no" if closed else "no yes/no question")
+        if row["phrase_type"] == "frame":
+            return Unusable(where, "'frame' question, made from a template")
+        if (key := (split, *asked(row))) in seen:
+            return Unusable(where, "the same question on the same picture again")
+        seen.add(key)
+        modality, specialty = ORGANS.get(row["image_organ"], (f"Radiology ({row['image_organ']})", None))
+        part = "validation" if split == "train" and str(row["image_name"]) in validation else split
+        return Item(
+            f"vqa_rad-{row['qid']}", where, part, row["picture"], str(row["question"]).strip(), YES_NO, answer, modality, specialty, LICENCE,
+            {key: row.get(key) for key in ("qid", "image_name", "answer", "question_type", "phrase_type")},
+        )  # fmt: skip
+
+    return each(rows, FIELDS, make)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``python -m data_prep vqa_rad``."""
-    parser.add_argument("--source", type=Path, required=True, help="the folder with trainset.json and testset.json")
-    parser.add_argument("--out", type=Path, default=ROOT / "data" / "vqa_rad", help="the table's folder")
-    parser.add_argument("--seed", type=int, default=0, help="draws the validation pictures (default 0)")
+    common(parser, "vqa_rad", REVISION)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Build the table; rows that are no yes/no question, or whose picture is bad, are listed in its card.json."""
-    official = {split: read_rows(args.source, name) for split, name in FILES.items()}
-    names = sorted({row["image_name"] for row in official["train"]})
-    names.sort(key=lambda name: hashlib.sha256(f"{args.seed}:{name}".encode()).digest())
-    validation = set(names[: round(VALIDATION * len(names))])
-    stored: dict[str, tuple[str, str]] = {}
-    with TableWriter(args.out) as out:
-        for split, rows in official.items():
-            for number, row in enumerate(rows, start=1):
-                where = f"{FILES[split]}, row {number} (qid {row['qid']})"
-                answer = option_key(str(row["answer"]))
-                if answer not in OPTIONS:
-                    closed = str(row["answer_type"]).strip().upper() == "CLOSED"  # the files hold 'CLOSED ' as well
-                    out.drop(where, "closed question, answer not yes or no" if closed else "open question")
-                    continue
-                name = row["image_name"]
-                try:
-                    if name not in stored:
-                        stored[name] = out.add_image(load_rgb(args.source / "images" / name))
-                except InputError as error:
-                    out.drop(where, error.what)
-                    continue
-                modality, specialty = ORGANS.get(row["image_organ"], (f"Radiology ({row['image_organ']})", None))
-                out.add(
-                    Case(
-                        case_id=f"vqa_rad-{row['qid']}",
-                        source="vqa_rad",
-                        split="validation" if split == "train" and name in validation else split,
-                        images=(stored[name][0],),
-                        image_sha256s=(stored[name][1],),
-                        question=str(row["question"]).strip(),
-                        options=OPTIONS,
-                        answer=OPTIONS.index(answer),
-                        modality=modality,
-                        specialty=specialty,
-                        question_type="yes_no",
-                        licence=LICENCE,
-                        meta={key: row.get(key) for key in ("qid", "image_name", "question_type", "phrase_type")},
-                    )
-                )
-        out.notes |= {"official_overlap": shared(official["train"], official["test"]), "seed": args.seed}
-    print(f"{len(out.cases)} cases in {args.out}, {len(out.dropped)} rows dropped (listed in card.json)")
-    print(f"official overlap of test and train: {out.notes['official_overlap']}")
-    return 0
+    """Build the table."""
+    folder, origin = fetch(args, REPO, ["data/*.parquet"])
+    files = one_of(folder, [FILES["train"], "data/*.parquet", "*.parquet"])
+    if files[0].suffix == ".json":
+        files, rows = [folder / name for name in FILES.values()], list(official(folder))
+    else:
+        count_rows(files)  # a half downloaded file is told before any row is read
+        rows = list(on_hub(files))
+    found = sizes(rows)
+    print_sizes(found, PAPER)
+    notes = {**origin, "files": hashes(files, folder), "sizes": found, "paper": PAPER, "official_overlap": overlap(rows)}
+    print(f"official overlap of test and train: {notes['official_overlap']}")
+    return build(args, "vqa_rad", read(rows, args.seed), len(rows), **notes)

@@ -1,7 +1,5 @@
-"""The case table: one row a question, one PNG a picture, readable without this kit.
-
-A table is a folder: ``cases.parquet`` (one row a case), ``images/<sha256>.png`` (each picture once, named after its
-decoded pixels) and ``card.json`` (what it holds, where it came from, what was dropped and why). Nothing is pickled.
+"""The case table, readable without this kit: a folder of ``cases.parquet`` (one row a case), ``images/<sha256>.png`` (each picture once,
+named after its decoded pixels) and ``card.json`` (what it holds, where it came from, what was dropped and why). Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -123,7 +121,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def load_rgb(path: Path) -> Image.Image:
+def load_rgb(path: Path | BinaryIO) -> Image.Image:
     """Read a picture file as RGB, upright by its EXIF mark. InputError where it is missing or unreadable."""
     try:
         with Image.open(path) as image:
@@ -146,10 +144,11 @@ def option_key(text: str) -> str:
 
 
 def _texts(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(item, str) and item.strip() for item in value)
+    """A list of texts, none of them empty or with half a character (a lone surrogate, which no file can hold)."""
+    return isinstance(value, list | tuple) and all(isinstance(v, str) and v.strip() and v.encode(errors="ignore").decode() == v for v in value)
 
 
-def _row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(field, what is wrong, mend) for one row, pictures aside."""
     for name in ("case_id", "source", "question", "modality", "licence"):
         if not _texts([row[name]]):
@@ -173,7 +172,7 @@ def _row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         meta = json.loads(row["meta"])
     except (TypeError, ValueError):
         meta = None
-    if not isinstance(meta, dict):
+    if not isinstance(meta, dict) or not _texts([row["meta"]]):
         yield "meta", "no JSON object", "write {} where there is nothing to say"
 
 
@@ -208,7 +207,7 @@ def validate(rows: Iterable[dict[str, Any]], file: Path | str, folder: Path | No
         case_id = row.get("case_id")
         found = [(name, "missing", "add the column") for name in SCHEMA.names if name not in row]
         if not found:
-            found = [*_row_problems(row), *_image_problems(row, folder, seen)]
+            found = [*row_problems(row), *_image_problems(row, folder, seen)]
         if ids.setdefault(case_id, number) != number:
             found.append(("case_id", f"duplicate of row {ids[case_id]}", "give every case its own id"))
         problems += [f"row {number} ({case_id!r}), field {name}: {what} -> {fix}" for name, what, fix in found]
@@ -272,7 +271,7 @@ class TableWriter:
 
     def drop(self, row: str, why: str) -> None:
         """Note a row of the source that becomes no case; it is counted and listed in card.json."""
-        self.dropped.append({"row": row, "why": why})
+        self.dropped.append({"row": row.encode(errors="backslashreplace").decode(), "why": why})
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:

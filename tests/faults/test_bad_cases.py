@@ -212,7 +212,7 @@ def test_the_command_line_tells_bad_input_plainly(tmp_path: Path, capsys: pytest
     assert data_prep(["image_folder", "--source", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     assert data_prep(["vqa_rad", "--source", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err.splitlines()
-    assert told[0].startswith("error: no such folder") and told[1].startswith("error: missing file")
+    assert told[0].startswith("error: no such folder") and told[1].startswith("error: no file trainset.json")
     assert all("Fix: " in line for line in told)
     assert not (tmp_path / "out").exists()
     with pytest.raises(SystemExit):

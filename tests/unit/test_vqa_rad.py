@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data_prep.__main__ import main as data_prep
-from data_prep.vqa_rad import shared
+from data_prep.vqa_rad import overlap
 from mmedlite.cases import CaseTable, option_key, read_table
 
 
@@ -37,6 +37,8 @@ def source(tmp_path: Path) -> Path:
         question(22, 99, "yes"),
         question(23, 1, "YES", "CLOSED ", "ABD"),
         question(24, 1, "no", organ="FOOT"),
+        question(25, 5, "no") | {"phrase_type": "frame"},
+        question(26, 1, "no") | {"question": " is it  24?", "phrase_type": "para"},
     ]
     test = [question(30, 0, "No"), question(31, 1, "yes"), question(32, 1, "CT"), question(33, 2, "a mass", "OPEN")]
     test.append(question(34, 3, "yes") | {"question": "is it  3?"})
@@ -58,7 +60,8 @@ def test_yes_no_questions_become_cases(source: Path, tmp_path: Path) -> None:
     assert [answers[f"vqa_rad-{qid}"] for qid in (0, 1, 23, 24, 30, 31)] == ["no", "yes", "yes", "no", "no", "yes"]
     assert [case.case_id for case in table.split("test")] == ["vqa_rad-30", "vqa_rad-31", "vqa_rad-34"]
     assert card["dropped"]["reasons"] == {
-        "closed question, answer not yes or no": 2, "open question": 2, "missing image": 1,
+        "closed question, answer not yes or no": 2, "no yes/no question": 2, "missing image": 1,
+        "'frame' question, made from a template": 1, "the same question on the same picture again": 1,
     }  # fmt: skip
     assert {"row": "trainset.json, row 23 (qid 22)", "why": "missing image"} in card["dropped"]["rows"]
     assert str(tmp_path) not in (tmp_path / "out" / "card.json").read_text()
@@ -91,7 +94,8 @@ def test_the_official_overlap_is_reported(source: Path, tmp_path: Path) -> None:
     _, card = build(source, tmp_path / "out")
     expected = {"test_images": 4, "test_images_also_in_train": 4, "test_questions_also_in_train": 1}
     assert card["official_overlap"] == expected
-    assert shared([question(1, 1, "yes")], [question(2, 1, "no"), question(3, 2, "no")]) == {
+    rows = [("", question(qid, image, "no") | {"split": split}) for qid, image, split in ((1, 1, "train"), (2, 1, "test"), (3, 2, "test"))]
+    assert overlap(rows) == {
         "test_images": 2, "test_images_also_in_train": 1, "test_questions_also_in_train": 0,
     }  # fmt: skip
 
@@ -99,11 +103,11 @@ def test_the_official_overlap_is_reported(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda folder: (folder / "testset.json").unlink(), ["missing file", "testset.json"]),
-        (lambda folder: (folder / "testset.json").write_text("[{"), ["not a JSON file", "testset.json"]),
+        (lambda folder: (folder / "testset.json").unlink(), ["not a readable JSON file", "testset.json"]),
+        (lambda folder: (folder / "testset.json").write_text("[{"), ["not a readable JSON file", "testset.json"]),
         (lambda folder: (folder / "testset.json").write_text("{}"), ["not a list", "testset.json"]),
-        (lambda folder: (folder / "testset.json").write_text('[{"qid": 1}]'), ["row 1", "field image_name"]),
-        (lambda folder: (folder / "testset.json").write_text("[3]"), ["row 1", "field qid"]),
+        (lambda folder: (folder / "testset.json").write_text('[{"qid": 1}]'), ["no row has the fields", "testset.json"]),
+        (lambda folder: (folder / "testset.json").write_text("[3]"), ["no row has the fields", "testset.json"]),
     ],
 )
 def test_damaged_files(
@@ -132,12 +136,18 @@ def real(official: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Case
     return build(official, tmp_path_factory.mktemp("vqa_rad") / "table")
 
 
-def test_the_papers_251_test_questions(real: tuple[CaseTable, dict[str, Any]]) -> None:
+def test_the_papers_940_and_251_questions(real: tuple[CaseTable, dict[str, Any]]) -> None:
     table, card = real
     assert len(table.split("test")) == 251
-    assert len(table.split("train")) + len(table.split("validation")) == 1713
+    assert len(table.split("train")) + len(table.split("validation")) == 940
+    assert {rule: counts["train"] for rule, counts in card["sizes"].items()} == {
+        "all": 3064, "yes/no": 1713, "yes/no, without 'frame' questions": 942, "the same, each question on a picture once": 940,
+    }  # fmt: skip
     assert Counter(case.answer_text for case in table.split("test")) == {"no": 133, "yes": 118}
-    assert card["dropped"]["reasons"] == {"open question": 1420, "closed question, answer not yes or no": 131}
+    assert card["dropped"]["reasons"] == {
+        "no yes/no question": 1420, "closed question, answer not yes or no": 131, "'frame' question, made from a template": 771,
+        "the same question on the same picture again": 2,
+    }  # fmt: skip
     assert len(card["dropped"]["rows"]) == card["dropped"]["count"] == 3515 - len(table)
 
 
@@ -146,6 +156,8 @@ def test_every_official_test_picture_occurs_in_train(real: tuple[CaseTable, dict
     expected = {"test_images": 203, "test_images_also_in_train": 203, "test_questions_also_in_train": 14}
     assert card["official_overlap"] == expected
     assert set(card["images_shared"]) == {"train/test", "validation/test"}
+    shared = {pair: card["leaks"][pair]["images_shared"] for pair in ("train/test", "validation/test")}
+    assert shared == card["images_shared"] and card["leaks"]["train/test"]["questions_repeated"] == 0
 
 
 MUTANT_READERS: dict[str, Callable[[Any], str]] = {

@@ -1,0 +1,315 @@
+"""SLAKE, PathVQA, OmniMedVQA, MMMU and VQA-RAD from files in the schema of the hub, written here, and from the real ones where they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from data_prep.__main__ import main as data_prep
+from data_prep.departments import LEFT_OUT, look_up
+from data_prep.items import with_distractors
+from data_prep.slake import named_choices
+from mmedlite.cases import CaseTable, read_table
+
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def encoded(seed: int, size: tuple[int, int] = (24, 20), kind: str = "PNG", mode: str = "RGB") -> bytes:
+    """A picture of noise, as a file."""
+    picture = Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)).convert(mode)
+    picture.save(content := io.BytesIO(), kind)
+    return content.getvalue()
+
+
+def image(seed: int) -> dict[str, Any]:
+    return {"bytes": encoded(seed), "path": None}
+
+
+def parquet(file: Path, rows: list[dict[str, Any]], images: tuple[str, ...] = ("image",)) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        name: pa.array([r.get(name) for r in rows], IMAGE if name in images else None) for name in dict.fromkeys(k for r in rows for k in r)
+    }
+    pq.write_table(pa.table(columns), file)
+
+
+def build(name: str, source: Path, out: Path, *options: str) -> tuple[CaseTable, dict[str, Any]]:
+    assert data_prep([name, "--source", str(source), "--out", str(out), *options]) == 0
+    return read_table(out), json.loads((out / "card.json").read_text())
+
+
+# ---- VQA-RAD and PathVQA: Parquet files with pictures in them
+
+
+@pytest.fixture
+def rad(tmp_path: Path) -> Path:
+    return make_rad(tmp_path)
+
+
+def make_rad(tmp_path: Path) -> Path:
+    def row(seed: int, question: str, answer: Any) -> dict[str, Any]:
+        return {"image": image(seed), "question": question, "answer": answer}
+
+    train = [row(i, f"is it {i}?", "yes" if i % 2 else "no") for i in range(20)]
+    parquet(
+        tmp_path / "rad" / "data" / "train-00000-of-00001-eb88.parquet", [*train, row(0, "what is it?", "a mass"), row(0, "Is it 0? ", "No")]
+    )
+    parquet(tmp_path / "rad" / "data" / "test-00000-of-00001-e5bc.parquet", [row(0, "is it old?", "Yes"), row(30, "is it new?", "no")])
+    return tmp_path / "rad"
+
+
+def test_vqa_rad_from_the_hubs_files(rad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, card = build("vqa_rad", rad, tmp_path / "out")
+    assert (len(table.split("train")), len(table.split("validation")), len(table.split("test"))) == (18, 2, 2)
+    assert card["sizes"]["yes/no"] == {"train": 21, "test": 2}
+    assert card["sizes"]["the same, each question on a picture once"] == {"train": 20, "test": 2}
+    assert card["official_overlap"] == {"test_images": 2, "test_images_also_in_train": 1, "test_questions_also_in_train": 0}
+    assert {c.specialty for c in table} == {"Radiologist"} and len(card["files"]) == 2
+    assert "the paper" in capsys.readouterr().out
+
+
+def test_path_vqa_counts_what_each_rule_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def row(seed: int, question: str, answer: str) -> dict[str, Any]:
+        return {"image": image(seed), "question": question, "answer": answer}
+
+    files = {"train-00000-of-00002": [row(0, "is it?", "yes"), row(0, "Is it?", "yes"), row(1, "what?", "necrosis")],
+             "train-00001-of-00002": [row(2, "is it?", "no"), row(9, "is it red?", "no")],
+             "validation-00000-of-00001": [row(5, "is it?", "no")], "test-00000-of-00001": [row(9, "is it?", "yes")]}  # fmt: skip
+    for name, rows in files.items():
+        parquet(tmp_path / "path" / "data" / f"{name}.parquet", rows)
+    table, card = build("path_vqa", tmp_path / "path", tmp_path / "out")
+    assert [c.case_id for c in table] == ["path_vqa-test-00000-1", "path_vqa-train-00000-1", "path_vqa-train-00001-1",
+                                          "path_vqa-train-00001-2", "path_vqa-validation-00000-1"]  # fmt: skip
+    assert card["sizes"] == {
+        "all": {"test": 1, "train": 5, "validation": 1}, "yes/no": {"test": 1, "train": 4, "validation": 1},
+        "yes/no, each question on a picture once": {"test": 1, "train": 3, "validation": 1},
+        "the same, pictures that no other split has": {"test": 0, "train": 2, "validation": 1},
+    }  # fmt: skip
+    assert {c.specialty for c in table} == {"Pathologist"} and "must not be redistributed" in table.cases[0].licence
+    assert card["leaks"]["train/test"]["images_shared"] == 1 and "1 of 1 test pictures also in train" in capsys.readouterr().out
+
+
+# ---- SLAKE: JSON files in two languages, pictures in a folder or an archive
+
+
+def slake_row(
+    qid: int, question: str, answer: str, kind: str = "CLOSED", lang: str = "en", content: str = "Size", picture: int = 0
+) -> dict[str, Any]:
+    return {"img_id": picture, "img_name": f"xmlab{picture}/source.jpg", "question": question, "answer": answer, "q_lang": lang,
+            "location": "Lung", "modality": "X-Ray", "answer_type": kind, "base_type": "vqa", "content_type": content,
+            "triple": ["vhead", "_", "_"], "qid": qid}  # fmt: skip
+
+
+SLAKE = {
+    "train": [slake_row(0, "Is it a lung?", "Yes", picture=0), slake_row(1, "Bigger, lung or heart?", "Lung"), slake_row(2, "Which?", "Liver"),
+              slake_row(3, "What is it?", "a mass", "OPEN"), slake_row(4, "这是肺吗?", "是", lang="zh"), slake_row(5, "Which?", "Heart")],
+    "validate": [slake_row(6, "Is it a heart?", "no", picture=1), slake_row(7, "Which?", "Lung", picture=1)],
+    "test": [slake_row(8, "Is it?", "yes ", picture=2), slake_row(9, "Which is bigger, kidney or liver?", "Liver", picture=2),
+             slake_row(10, "Which organ is abnormal, heart or lung?", "Both", picture=2),
+             slake_row(11, "Is it T1?", "T1", content="Modality", picture=2), {"qid": 12}],
+}  # fmt: skip
+
+
+def make_slake(tmp_path: Path, kind: str = "folder") -> Path:
+    folder = tmp_path / "slake"
+    folder.mkdir()
+    for name, rows in SLAKE.items():
+        (folder / f"{name}.json").write_text(json.dumps(rows))
+    pictures = {f"xmlab{i}/source.jpg": encoded(i, kind="JPEG") for i in range(3)}
+    if kind == "folder":
+        for name, content in pictures.items():
+            (folder / "imgs" / name).parent.mkdir(parents=True)
+            (folder / "imgs" / name).write_bytes(content)
+    else:
+        with zipfile.ZipFile(folder / "imgs.zip", "w") as archive:
+            for name, content in pictures.items():
+                archive.writestr(f"imgs/{name}" if kind == "archive" else name, content)
+    return folder
+
+
+@pytest.fixture(params=["folder", "archive", "archive without its folder"])
+def slake(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make_slake(tmp_path, request.param)
+
+
+def test_slake_closed_questions(slake: Path, tmp_path: Path) -> None:
+    table, card = build("slake", slake, tmp_path / "out")
+    by_id = {c.case_id: c for c in table}
+    assert {i: c.split for i, c in by_id.items()} == {"slake-0": "train", "slake-6": "validation", "slake-8": "test", "slake-9": "test",
+                                                     "slake-10": "test"}  # fmt: skip
+    assert by_id["slake-9"].options == ("kidney", "liver") and by_id["slake-9"].answer_text == "liver"
+    both = by_id["slake-10"]
+    assert both.answer_text == "Both" and set(both.options) == {"Both", "Lung", "Liver", "Heart"} and both.question_type == "choice"
+    assert {c.modality for c in table} == {"X-ray"} and {c.meta["answer"] for c in table if c.split == "test"} == {"yes ", "Liver", "Both"}
+    assert card["dropped"]["reasons"] == {"closed question, answer not yes or no": 4, "open question": 1, "not in English": 1,
+                                          "no other option is known for this answer": 1, "missing field img_name": 1}  # fmt: skip
+    assert card["sizes"]["English, closed, yes/no"] == {"train": 1, "validation": 1, "test": 1}
+
+
+def test_options_are_seeded_by_the_question(slake: Path, tmp_path: Path) -> None:
+    first, _ = build("slake", slake, tmp_path / "a")
+    again, _ = build("slake", slake, tmp_path / "b")
+    assert first.sha256 == again.sha256
+    pool = [f"option {i}" for i in range(9)]
+    drawn = {with_distractors("Right", pool, f"{seed}:1") for seed in range(20)}
+    assert len(drawn) > 10 and all(options[answer] == "Right" and len(set(options)) == 4 for options, answer in drawn)
+    assert with_distractors("Lung", ["lung", "LUNG ", "Heart"], "0") in ((("Lung", "Heart"), 0), (("Heart", "Lung"), 1))
+
+
+@pytest.mark.parametrize(("question", "answer", "choices"), [
+    ("Which is the biggest in this image,lung,liver or heart?", "Liver", ("lung", "liver", "heart")),
+    ("Which organ is abnormal, heart or lung?", "Both", None), ("Is it a lung or what", "Yes", None), ("Is it big?", "Yes", None),
+    ("Which is bigger, left kidney or spleen ?", "Left Kidney", ("left kidney", "spleen")),
+])  # fmt: skip
+def test_choices_that_a_question_names(question: str, answer: str, choices: tuple[str, ...] | None) -> None:
+    assert named_choices(question, answer) == choices
+
+
+# ---- OmniMedVQA: one archive
+
+
+def omni_row(number: int, modality: str, gold: str = "Yes", **more: Any) -> dict[str, Any]:
+    row = {"dataset": "Made", "question_id": f"Made_{number:04d}", "question_type": "Disease Diagnosis", "question": "Is it?",
+           "gt_answer": gold, "image_path": f"Images/Made/{number}.png", "option_A": "Yes", "option_B": "No", "option_C": "Perhaps",
+           "modality_type": modality}  # fmt: skip
+    return {**row, **more}
+
+
+OMNI = [
+    omni_row(0, "CT(Computed Tomography)"), omni_row(1, "MR (Mag-netic Resonance Imaging)"), omni_row(2, "Microscopy Images"),
+    omni_row(3, "X-Ray"),
+    omni_row(4, "ultrasound", "No"), omni_row(5, "OCT (Optical Coherence Tomography"), omni_row(6, "Colposcopy"), omni_row(7, "CT", "Never"),
+    {k: v for k, v in omni_row(8, "CT").items() if k != "modality_type"} | {"modality": "X-Ray"}, omni_row(9, "CT", option_B=""),
+    omni_row(10, "CT", image_path="Images/Made/gone.png"), omni_row(11, "CT", image_path="../../etc/passwd.png"), omni_row(0, "CT"),
+]  # fmt: skip
+
+
+def make_omni(tmp_path: Path, kind: str = "archive") -> Path:
+    folder = tmp_path / "omni"
+    pictures = {f"Images/Made/{i}.png": encoded(i) for i in range(10)}
+    if kind == "archive":
+        folder.mkdir()
+        with zipfile.ZipFile(folder / "OmniMedVQA.zip", "w") as archive:
+            archive.writestr("OmniMedVQA/QA_information/Open-access/Made.json", json.dumps(OMNI))
+            archive.writestr("OmniMedVQA/QA_information/Restricted-access/Other.json", "[")
+            for name, content in pictures.items():
+                archive.writestr(f"OmniMedVQA/{name}", content)
+    else:
+        (folder / "QA_information" / "Open-access").mkdir(parents=True)
+        (folder / "QA_information" / "Open-access" / "Made.json").write_text(json.dumps(OMNI))
+        (folder / "Images" / "Made").mkdir(parents=True)
+        for name, content in pictures.items():
+            (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(params=["archive", "folder"])
+def omni(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return make_omni(tmp_path, request.param)
+
+
+def test_omnimedvqa_takes_the_papers_modalities(omni: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, card = build("omnimedvqa", omni, tmp_path / "out")
+    assert {c.case_id[-4:]: c.modality for c in table} == {
+        "0000": "CT", "0001": "MRI", "0002": "Microscopy", "0003": "X-ray", "0004": "Ultrasound", "0008": "X-ray", "0009": "CT",
+    }  # fmt: skip
+    assert {c.split for c in table} == {"test"} and table.by_id("omnimedvqa-Made_0009").options == ("Yes", "Perhaps")
+    assert card["sizes"]["the paper's five modalities"] == {"test": 11} and card["sizes"]["open access, all modalities"] == {"test": 13}
+    reasons = card["dropped"]["reasons"]
+    assert reasons["the answer is not among the options, or an option stands twice"] == 1
+    assert reasons["a second row of the same id"] == 1 and sum(reasons.values()) == 6
+    assert {"missing image"} <= reasons.keys()
+    every, more = build("omnimedvqa", omni, tmp_path / "every", "--every")
+    assert len(every) == 9 and more["no_department"] == {"Colposcopy": 1} and "Colposcopy (gynaecology" in capsys.readouterr().out
+
+
+# ---- MMMU: a Parquet file a subject, options as texts
+
+
+SUBJECTS = ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health")
+PICTURES = tuple(f"image_{i}" for i in range(1, 8))
+
+
+def mmmu_row(name: str, **more: Any) -> dict[str, Any]:
+    row = {"id": f"validation_{name}", "question": "What is <image 1>?", "options": "['a cell', \"the patient's bone\", 'no idea']",
+           "explanation": "", "answer": "B", "img_type": "['Pathological Images']", "topic_difficulty": "Easy",
+           "question_type": "multiple-choice", "subfield": "Histology", **dict.fromkeys(PICTURES)}  # fmt: skip
+    return {**row, "image_1": image(len(name)), **more}
+
+
+@pytest.fixture
+def mmmu(tmp_path: Path) -> Path:
+    rows = [mmmu_row("1"), mmmu_row("22", image_2=image(7), img_type="['Body Scans: MRI, CT scans, and X-rays', 'Tables']"),
+            mmmu_row("333", question_type="open", options="[]", answer="4"), mmmu_row("4444", options="a cell, a bone"),
+            mmmu_row("55555", answer="D"), mmmu_row("666666", img_type="['Tables']"), mmmu_row("7777777", image_1=None)]  # fmt: skip
+    for number, subject in enumerate(SUBJECTS):
+        part = [row | {"id": f"validation_{subject}_{i}"} for i, row in enumerate(rows if not number else rows[:1])]
+        parquet(tmp_path / "mmmu" / subject / "validation-00000-of-00001.parquet", part, PICTURES)
+    return tmp_path / "mmmu"
+
+
+def test_mmmu_health_and_medicine(mmmu: Path, tmp_path: Path) -> None:
+    table, card = build("mmmu", mmmu, tmp_path / "out")
+    assert len(table) == 7 and {c.split for c in table} == {"test"} and {c.meta["subject"] for c in table} == set(SUBJECTS)
+    one, two, table_shown = table.cases[:3]
+    assert one.options == ("a cell", "the patient's bone", "no idea") and one.answer_text == "the patient's bone"
+    assert (one.specialty, two.specialty, table_shown.specialty) == ("Pathologist", "Radiologist", None)
+    assert table.open_image(two).size == (24 + 8 + 24, 20) and two.meta["pictures"] == 2
+    assert sum(card["dropped"]["reasons"].values()) == 4 and card["sizes"] == {"all": {"test": 11}, "multiple choice": {"test": 10}}
+
+
+# ---- the departments of all their modalities
+
+
+def test_every_modality_of_the_sets_has_a_department_or_a_reason() -> None:
+    modalities = ["CT(Computed Tomography)", "MR (Mag-netic Resonance Imaging)", "Microscopy Images", "X-Ray", "ultrasound", "Dermoscopy",
+                  "OCT (Optical Coherence Tomography", "Fundus Photography", "Endoscopy", "Infrared Reflectance Imaging", "Colposcopy",
+                  "Digital Photography", "MRI", "CT", "Radiology", "Histopathology", "Pathological Images", "Microscopic Images",
+                  "Body Scans: MRI, CT scans, and X-rays", "Medical Images"]  # fmt: skip
+    assert {m for m in modalities if look_up(m)[1] is None} == set(LEFT_OUT)
+    assert look_up("Tables") == ("Tables", None)
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize(("name", "spoil", "words"), [
+    ("slake", lambda f: (f / "test.json").write_text("[{"), ["not a readable JSON file", "test.json"]),
+    ("slake", lambda f: (f / "test.json").write_text('[{"id": 3}]'), ["no row has the fields", "test.json"]),
+    ("slake", lambda f: (f / "train.json").unlink(), ["no file train.json"]),
+    ("vqa_rad", lambda f: next(f.glob("data/test*")).write_bytes(b"PAR1 cut"), ["not a readable Parquet file"]),
+    ("vqa_rad", lambda f: parquet(next(f.glob("data/test*")), [{"image": image(1), "question": "?"}]), ["missing field", "answer"]),
+    ("omnimedvqa", lambda f: (f / "OmniMedVQA.zip").write_bytes(b"PK cut"), ["not a readable zip archive"]),
+])  # fmt: skip
+def test_a_damaged_file_is_named(
+    name: str, spoil: Callable[[Path], Any], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(source := {"slake": make_slake, "vqa_rad": make_rad, "omnimedvqa": make_omni}[name](tmp_path))
+    status = data_prep([name, "--source", str(source), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert status == 1 and all(word in told for word in [*words, "Fix: "])
+    assert not (tmp_path / "out" / "cases.parquet").exists()
+
+
+# ---- the real thing
+
+
+def test_slake_gives_the_papers_sizes(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = root.parent / "shared" / "data" / "slake"
+    if not folder.is_dir():
+        pytest.skip("SLAKE (../shared/data/slake) is not on this machine")
+    _, card = build("slake", folder, tmp_path / "out")
+    assert card["sizes"]["English, closed, yes/no"]["train"] == card["paper"]["train"] == 1681
+    assert card["sizes"]["English, closed"]["test"] == card["paper"]["test"] == 416
+    told = capsys.readouterr().out
+    assert "1,681 =" in told and "416 =" in told
