@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +31,7 @@ def fetch(args: argparse.Namespace, repo: str, patterns: Sequence[str]) -> tuple
             raise InputError("no such folder", str(args.source), f"name a local copy of {repo}")
         return args.source, {"repository": repo, "revision": "a local copy"}
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     local = "or name a local copy with --source"
     try:
@@ -48,7 +43,7 @@ def fetch(args: argparse.Namespace, repo: str, patterns: Sequence[str]) -> tuple
         raise InputError(f"no revision '{args.revision}'", repo, f"name another with --revision, {local}") from error
     except RepositoryNotFoundError as error:
         raise InputError("no such data set on the hub, or a private one", repo, f"set HF_TOKEN if it is yours, {local}") from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # offline, proxy, server, disk: each library in between has its own errors
         fix = f"run the same command again when the network is there (what is downloaded is kept), {local}"
         raise InputError(f"cannot download it ({type(error).__name__})", repo, fix) from error
     return Path(folder), {"repository": repo, "revision": args.revision}
@@ -101,11 +96,27 @@ def parquet_rows(file: Path, fields: Sequence[str]) -> Iterator[tuple[str, dict[
             raise InputError("missing field", f"{file}, field {lacking[0]}", "is it the file that this source ships?")
         number = 0
         for batch in table.iter_batches(BATCH, columns=list(fields)):
-            for row in batch.to_pylist():
+            for place in range(batch.num_rows):
                 number += 1
+                try:
+                    row = batch.slice(place, 1).to_pylist()[0]
+                except UnicodeDecodeError:
+                    row = {}  # half a character: the row has no usable text
                 yield f"{file.name}, row {number}", row
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"not a readable Parquet file ({type(error).__name__})", str(file), "download it again") from error
+
+
+def whole(files: Sequence[Path], splits: Sequence[str]) -> None:
+    """Raise an InputError where a split or a part ("...-00001-of-00007...") is not there: the download was cut."""
+    there = {file.name.split("-")[0] for file in files}
+    if lacking := [split for split in splits if split not in there]:
+        raise InputError(f"no file of the split {lacking[0]}", str(files[0].parent), "download the rest")
+    for file in files:
+        if found := re.search(r"^(\w+)-\d+(-of-0*(\d+))", file.name):
+            parts = [other for other in files if other.name.startswith(f"{found[1]}-") and found[2] in other.name]
+            if len(parts) != int(found[3]):
+                raise InputError(f"{len(parts)} of {found[3]} parts of the split {found[1]}", str(file.parent), "download the rest")
 
 
 def count_rows(files: Sequence[Path]) -> int:
@@ -122,3 +133,11 @@ def open_zip(file: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(file)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"not a readable zip archive ({type(error).__name__})", str(file), "download it again") from error
+
+
+def zip_json(archive: zipfile.ZipFile, name: str, fields: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """:func:`json_rows` of a member of an archive; InputError where it is damaged."""
+    try:
+        return json_rows(archive.read(name), Path(name).name, fields)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        raise InputError(f"damaged archive ({type(error).__name__})", f"{archive.filename}, {name}", "download it again") from error

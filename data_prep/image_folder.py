@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.departments import TABLE, look_up
-from data_prep.pictures import usable
+from data_prep.pictures import read
 from data_prep.splits import split_pictures
-from mmedlite.cases import Case, TableWriter, load_rgb, option_key
+from mmedlite.cases import Case, TableWriter, option_key
 from mmedlite.profiles import ROOT, InputError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
@@ -139,7 +139,7 @@ def store_images(rows: list[Row], out: TableWriter) -> list[Row]:
         try:
             if not row.image:
                 raise InputError("no field image")
-            picture = usable(load_rgb(path))
+            picture = read(path)
             if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise InputError("the file is not the one labelled (sha256 differs)")
         except InputError as error:

@@ -72,11 +72,17 @@ def with_distractors(answer: str, pool: Sequence[str], key: str) -> tuple[tuple[
     return tuple(shuffled), shuffled.index(answer)
 
 
-def each(rows: Iterable[Row], fields: Sequence[str], make: Callable[[str, dict[str, Any]], Item | Unusable]) -> Iterator[Item | Unusable]:
-    """What ``make(where, row)`` makes of every row that has all fields; a row of another form is unusable, and costs no other."""
+def each(
+    rows: Iterable[Row], fields: Sequence[str], texts: Sequence[str], make: Callable[[str, dict[str, Any]], Item | Unusable]
+) -> Iterator[Item | Unusable]:
+    """What ``make(where, row)`` makes of every row that has all fields, ``texts`` among them as texts; a row of another form is unusable,
+    and costs no other."""
     for where, row in rows:
         if lacking := [name for name in fields if name not in row]:
             yield Unusable(where, f"missing field {lacking[0]}")
+            continue
+        if wrong := [name for name in texts if not isinstance(row[name], str)]:
+            yield Unusable(where, f"field {wrong[0]} is no text")
             continue
         try:
             yield make(where, row)

@@ -44,6 +44,9 @@ def read(files: Sequence[Path], sizes: dict[str, Counter[str]]) -> Iterator[Item
     """The items of all subjects, all of them for test; ``sizes`` is filled on the way."""
     for file in files:
         for where, row in parquet_rows(file, FIELDS):
+            if not isinstance(row.get("question"), str):
+                yield Unusable(where, "field question is no text")
+                continue
             where = f"{where} ({row['id']})"
             sizes["all"]["test"] += 1
             if str(row["question_type"]).strip() != "multiple-choice":

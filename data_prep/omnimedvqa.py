@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.departments import look_up
-from data_prep.hub import fetch, hashes, json_rows, one_of, open_zip
+from data_prep.hub import fetch, hashes, json_rows, one_of, open_zip, zip_json
 from data_prep.items import Item, Row, Unusable, build, each, print_sizes
 from data_prep.items import add_arguments as common
 from data_prep.pictures import Picture, from_file, from_zip
@@ -45,7 +45,7 @@ def read(rows: Sequence[Row], pictures: Callable[[str], Picture], every: bool) -
             {"dataset": row["dataset"], "question_type": row["question_type"], "image_path": row["image_path"]},
         )  # fmt: skip
 
-    return each(rows, FIELDS, make)
+    return each(rows, FIELDS, ("question", "gt_answer", "image_path", "option_A"), make)
 
 
 def modality_of(row: dict[str, Any]) -> tuple[str, str | None]:
@@ -72,8 +72,8 @@ def main(args: argparse.Namespace) -> int:
     files = one_of(folder, ["OmniMedVQA.zip", f"{QUESTIONS}/*.json"])
     if files[0].suffix == ".zip":
         archive = open_zip(files[0])
-        names = sorted(n for n in archive.namelist() if QUESTIONS in n and n.endswith(".json"))
-        rows = [row for n in names for row in json_rows(archive.read(n), Path(n).name, FIELDS)]
+        names = sorted(n for n in archive.namelist() if QUESTIONS in n and n.endswith(".json") and not Path(n).name.startswith("._"))
+        rows = [row for n in names for row in zip_json(archive, n, FIELDS)]
         top = names[0].split(QUESTIONS)[0] if names else ""
 
         def picture(name: str) -> Picture:
@@ -82,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
         rows = [row for file in files for row in json_rows(file, file.name, FIELDS)]
 
         def picture(name: str) -> Picture:
-            return from_file(folder / name)
+            return from_file(folder, name)
 
     found = sizes(rows)
     print_sizes(found, PAPER)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_prep.departments import look_up
-from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows
+from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows, whole
 from data_prep.items import YES_NO, Item, Unusable, build, print_sizes, yes_or_no
 from data_prep.items import add_arguments as common
 from data_prep.pictures import from_bytes
@@ -34,10 +34,10 @@ def read(files: Sequence[Path], sizes: dict[str, Counter[str]]) -> Iterator[Item
     for file in files:
         split = file.name.split("-")[0]
         for number, (where, row) in enumerate(parquet_rows(file, FIELDS), start=1):
-            picture = from_bytes((row["image"] or {}).get("bytes"))
+            picture = from_bytes((row.get("image") or {}).get("bytes"))
             sizes["all"][split] += 1
             splits_of.setdefault(picture.key, set()).add(split)
-            if (answer := yes_or_no(row["answer"])) is None:
+            if not isinstance(row.get("question"), str) or (answer := yes_or_no(row.get("answer"))) is None:
                 yield Unusable(where, "no yes/no question")
                 continue
             sizes["yes/no"][split] += 1
@@ -64,6 +64,7 @@ def main(args: argparse.Namespace) -> int:
     """Build the table."""
     folder, origin = fetch(args, REPO, ["data/*.parquet"])
     files = one_of(folder, ["data/*.parquet", "*.parquet"])
+    whole(files, ("train", "validation", "test"))
     sizes: dict[str, Counter[str]] = {rule: Counter() for rule in RULES}
     notes = {**origin, "files": hashes(files, folder), "sizes": sizes, "paper": PAPER}
     status = build(args, "path_vqa", read(files, sizes), count_rows(files), **notes)

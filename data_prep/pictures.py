@@ -5,10 +5,12 @@ The key changes with the content, so that a build that was stopped need not deco
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -28,36 +30,54 @@ class Picture(NamedTuple):
     load: Callable[[], Image.Image]
 
 
-def usable(image: Image.Image) -> Image.Image:
-    """The picture; InputError where no policy could read it, as for one of 1 x 1 or 20,000 x 20,000 pixels."""
-    short, long = sorted(image.size)
-    size = "{} x {} pixels".format(*image.size)
+def usable(size: tuple[int, int]) -> None:
+    """Raise an InputError for a picture that no policy could read, as one of 1 x 1 or 20,000 x 20,000 pixels."""
+    short, long = sorted(size)
+    told = "{} x {} pixels".format(*size)
     if short < SMALLEST:
-        raise InputError(f"picture of {size}: a side is below {SMALLEST}")
+        raise InputError(f"picture of {told}: a side is below {SMALLEST}")
     if short * long > LARGEST or long > LONGEST * short:
-        raise InputError(f"picture of {size}: more than {LARGEST:,} pixels, or over {LONGEST} times as long as wide")
-    return image
+        raise InputError(f"picture of {told}: more than {LARGEST:,} pixels, or over {LONGEST} times as long as wide")
 
 
-def from_file(path: Path) -> Picture:
-    """A picture file; a missing one, or a name that no file can have, is told when it is loaded."""
+def read(file: Path | io.BytesIO) -> Image.Image:
+    """A picture as RGB; its size is looked at before it is decoded. InputError where it is damaged, too small or too large."""
+    size = None
+    with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(file) as image:
+        size = image.size
+    if size:  # of a damaged file ``load_rgb`` tells what is wrong
+        usable(size)
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    return load_rgb(file)
+
+
+def climbs(name: str) -> bool:
+    """Does a name lead out of the folder or archive that it is said to lie in?"""
+    return PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
+
+
+def from_file(folder: Path, name: str) -> Picture:
+    """A picture file of a folder; one that is missing, or a name that no file there can have, is told when it is loaded."""
     try:
-        state = path.stat()
+        state = (path := folder / name).stat()
     except (OSError, ValueError):
         return Picture("missing", missing)
-    return Picture(f"{path}:{state.st_size}:{state.st_mtime_ns}", lambda: usable(load_rgb(path)))
+    if climbs(name):
+        return Picture("climbs", partial(missing, "the name of the picture climbs out of the folder"))
+    return Picture(f"{path}:{state.st_size}:{state.st_mtime_ns}", partial(read, path))
 
 
-def missing() -> Image.Image:
+def missing(why: str = "missing image") -> Image.Image:
     """InputError: there is no picture."""
-    raise InputError("missing image")
+    raise InputError(why)
 
 
 def from_bytes(content: bytes | None) -> Picture:
     """An encoded picture in a cell of a table."""
     if not content:
         return Picture("missing", missing)
-    return Picture(hashlib.sha256(content).hexdigest(), lambda: usable(load_rgb(io.BytesIO(content))))
+    return Picture(hashlib.sha256(content).hexdigest(), lambda: read(io.BytesIO(content)))
 
 
 def from_zip(archive: zipfile.ZipFile, name: str) -> Picture:
@@ -69,15 +89,15 @@ def from_zip(archive: zipfile.ZipFile, name: str) -> Picture:
     key = f"{archive.filename}:{name}:{archive.NameToInfo[name].CRC if listed else 'missing'}"
 
     def load() -> Image.Image:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise InputError("the name of the picture climbs out of the archive")
+        if climbs(name):
+            missing("the name of the picture climbs out of the archive")
         if not listed:
             missing()
         try:
             content = archive.read(name)
         except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
             raise InputError(f"unreadable image (damaged archive: {type(error).__name__})") from error
-        return usable(load_rgb(io.BytesIO(content)))
+        return read(io.BytesIO(content))
 
     return Picture(key, load)
 
@@ -95,7 +115,8 @@ def beside_each_other(parts: list[Picture]) -> Picture:
         for image in images:
             whole.paste(image, (left, 0))
             left += image.width + 8
-        return usable(whole)
+        usable(whole.size)
+        return whole
 
     return Picture("+".join(part.key for part in parts), load)
 

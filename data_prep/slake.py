@@ -22,7 +22,8 @@ from data_prep.pictures import Picture, from_file, from_zip
 from mmedlite.cases import option_key
 
 REPO, REVISION = "BoKelvin/SLAKE", "a9083ce6c34ac3ffb17671a605962924d8a8f9e9"  # as others pin it; not confirmed by us online
-FILES = {"train": ("train.json", "train.en.json"), "validation": ("validate.json", "validate.en.json"), "test": ("test.json", "test.en.json")}
+NAMES = {"train": ("train",), "validation": ("validation", "validate"), "test": ("test",)}  # the hub and the original say it differently
+FILES = {split: [f"{name}{end}" for name in names for end in (".json", ".en.json")] for split, names in NAMES.items()}
 FIELDS = ("qid", "img_name", "question", "answer", "q_lang", "modality", "answer_type", "content_type")
 LICENCE = "CC BY 4.0 by its card, to be treated as CC BY-SA 4.0 (SLAKE, Liu et al. 2021)"
 PAPER = {"train": 1681, "test": 416}
@@ -34,19 +35,22 @@ def closed(row: Mapping[str, Any]) -> bool:
 
 
 def named_choices(question: str, answer: str) -> tuple[str, ...] | None:
-    """The choices that a question names ("..., lung, liver or heart?"), if the answer is one of them.
+    """The choices that a question names, if the answer is one of them: "..., lung, liver or heart?", "T1 weighted or T2 weighted",
+    "hyperdense or hypodense?".
 
     >>> named_choices("Which is bigger in this image, kidney or liver?", "Liver")
     ('kidney', 'liver')
     """
-    words = re.split(r"\s*,\s*|\s+or\s+", question.strip().rstrip("?").strip())
-    if len(words) < 2 or not re.search(r"\bor\b", question):
-        return None
-    choices = tuple(word.strip() for word in words if word.strip())
-    for first in range(len(choices) - 1):  # the words before the choices are the question itself
-        keys = [option_key(c) for c in choices[first:]]
-        if all(len(c.split()) <= 2 for c in choices[first:]):
-            return choices[first:] if option_key(answer) in keys and len(set(keys)) == len(keys) else None
+    text, found = question.strip().rstrip("?").strip(), list[tuple[str, ...]]()
+    listed = [part.strip() for part in re.split(r"\s*,\s*(?:or\s+)?|\s+or\s+", text) if part.strip()]
+    if re.search(r"\bor\b", text) and len(listed) > 2:  # what comes before the first comma is the question itself
+        found.append(tuple(listed[1:]))
+    found += [(a, b) for a, _, b in re.findall(r"\b(\w+) (\w+) or (\w+) \2\b", text)]
+    found += re.findall(r"\b(\w+) or (\w+)$", text)
+    for choices in found:
+        keys = [option_key(c) for c in choices]
+        if option_key(answer) in keys and len(set(keys)) == len(keys):
+            return choices
     return None
 
 
@@ -79,7 +83,7 @@ def read(rows: Mapping[str, Sequence[Row]], pictures: Callable[[str], Picture], 
         )  # fmt: skip
 
     for split, part in rows.items():
-        yield from each(part, FIELDS, partial(make, split))
+        yield from each(part, FIELDS, ("img_name", "question", "answer", "modality"), partial(make, split))
 
 
 def sizes(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
@@ -111,7 +115,7 @@ def main(args: argparse.Namespace) -> int:
 
     def picture(name: str) -> Picture:
         if archive is None:
-            return from_file(folder / "imgs" / name)
+            return from_file(folder / "imgs", name)
         return from_zip(archive, f"imgs/{name}" if f"imgs/{name}" in archive.NameToInfo else name)
 
     found = sizes(rows)

@@ -9,11 +9,12 @@ question): card.json says how many.
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.hub import count_rows, fetch, hashes, json_rows, one_of, parquet_rows
+from data_prep.hub import fetch, hashes, json_rows, one_of, parquet_rows, whole
 from data_prep.items import YES_NO, Item, Row, Unusable, build, each, held_out, print_sizes, yes_or_no
 from data_prep.items import add_arguments as common
 from data_prep.pictures import from_bytes, from_file
@@ -38,17 +39,25 @@ def official(folder: Path) -> Iterator[Row]:
     """The rows of the official files, with their split and picture."""
     for split, name in FILES.items():
         for where, row in json_rows(folder / name, name, FIELDS):
-            yield where, {**row, "split": split, "picture": from_file(folder / "images" / str(row.get("image_name")))}
+            yield where, {**row, "split": split, "picture": from_file(folder / "images", str(row.get("image_name")))}
 
 
 def on_hub(files: Sequence[Path]) -> Iterator[Row]:
     """The rows of the hub's Parquet files, with the fields that it leaves out: none of its questions is a 'frame' one."""
+    numbers = Counter[str]()
     for file in files:
         split = file.name.split("-")[0]
-        for number, (where, row) in enumerate(parquet_rows(file, HUB_FIELDS), start=1):
-            picture = from_bytes((row["image"] or {}).get("bytes"))
-            more = {"qid": f"{split}-{number}", "image_name": picture.key, "image_organ": None, "answer_type": None, "phrase_type": None}
-            yield where, {"question": row["question"], "answer": row["answer"], **more, "split": split, "picture": picture}
+        for where, row in parquet_rows(file, HUB_FIELDS):
+            numbers[split] += 1
+            picture = from_bytes((row.get("image") or {}).get("bytes"))
+            more = {
+                "qid": f"{split}-{numbers[split]}",
+                "image_name": picture.key,
+                "image_organ": None,
+                "answer_type": None,
+                "phrase_type": None,
+            }
+            yield where, {"question": row.get("question"), "answer": row.get("answer"), **more, "split": split, "picture": picture}
 
 
 def asked(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -59,10 +68,11 @@ def asked(row: Mapping[str, Any]) -> tuple[str, str]:
 def overlap(rows: Sequence[Row]) -> dict[str, int]:
     """How many test pictures, and test rows with the same question on the same picture, also occur in train."""
     train, test = ([row for _, row in rows if row["split"] == split and set(FIELDS) <= row.keys()] for split in ("train", "test"))
-    pictures, questions = {row["image_name"] for row in train}, {asked(row) for row in train}
+    pictures, questions = {str(row["image_name"]) for row in train}, {asked(row) for row in train}
+    shown = {str(row["image_name"]) for row in test}
     return {
-        "test_images": len({row["image_name"] for row in test}),
-        "test_images_also_in_train": len({row["image_name"] for row in test} & pictures),
+        "test_images": len(shown),
+        "test_images_also_in_train": len(shown & pictures),
         "test_questions_also_in_train": sum(asked(row) in questions for row in test),
     }
 
@@ -99,7 +109,7 @@ def read(rows: Sequence[Row], seed: int) -> Iterator[Item | Unusable]:
             {key: row.get(key) for key in ("qid", "image_name", "answer", "question_type", "phrase_type")},
         )  # fmt: skip
 
-    return each(rows, FIELDS, make)
+    return each(rows, FIELDS, ("question", "image_name"), make)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
     if files[0].suffix == ".json":
         files, rows = [folder / name for name in FILES.values()], list(official(folder))
     else:
-        count_rows(files)  # a half downloaded file is told before any row is read
+        whole(files, ("train", "test"))
         rows = list(on_hub(files))
     found = sizes(rows)
     print_sizes(found, PAPER)

@@ -1,6 +1,6 @@
 """The stored evidence in words, for README, and in tables: ``figures/evidence.md``, written by ``make figures``.
 
-Each part gives (sentences, table): baselines, primary contrasts, looks, controls.
+Each part gives (sentences, table): baselines, primary contrasts, looks, trust, controls, map.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.evidence import DATA
+from mmedlite.looking import IDEAL
 from mmedlite.profiles import ROOT
 
 PAGE = ROOT / "figures" / "evidence.md"
@@ -89,6 +90,21 @@ def worlds(data: Path) -> Part:
         verdict = row["verdict"] if done == planned else "open"
         lines.append(f"| {name} | {signed(row)} | {row['p']:.3f} | {row['p_holm']:.3f} | {row['detectable']:.3f} | {verdict} |")
     lines.append("\n![Primary contrasts, a dot a world; numbers in the table above](drawn/contrasts.png)")
+    kinds = ("yes/no questions", "four options")
+    lines += ["\nExploratory: the same contrasts on each kind of question, unadjusted intervals.\n",
+              "| contrast, panel | " + " | ".join(kinds) + " |", "|---|---|---|"]  # fmt: skip
+    for name in found["primary"]:
+        contrast, panel = name.rsplit(", ", 1)
+        lines.append(f"| {name} | " + " | ".join(signed(found["by kind"][f"{contrast}, {kind}, {panel}"]) for kind in kinds) + " |")
+    others = {f"recommended recipe {name}": row for name, row in found["recommended"].items()} | found["exploratory"]
+    lines += ["\nExploratory: other recipes.\n", "| difference, panel | over the worlds | worlds |", "|---|---|---|"]
+    lines += [f"| {name.replace('_', ' ')} | {signed(row)} | {len(row['seeds'])} |" for name, row in others.items()]
+    if found["redrawn"]:
+        there = len(next(iter(found["redrawn"].values()))["seeds"])
+        lines += [f"\nBeside them, not pooled: {there} further worlds in which policy, specialists and triage doctor are drawn anew too.\n",
+                  "| contrast, panel | difference | each world |", "|---|---|---|"]  # fmt: skip
+        for name, row in found["redrawn"].items():
+            lines.append(f"| {name} | {signed(row)} | {', '.join(f'{w:+.3f}' for w in row['worlds'])} |")
     verdicts = "; ".join(f"{name}: {row['verdict']}" for name, row in found["primary"].items()) if done == planned else "open"
     return [f"Order, hard cases, entropy, KL ({done} of {planned} unseen worlds): {verdicts}."], lines
 
@@ -98,7 +114,9 @@ CONTROLS = {
     "reward_majority": "reward: the panel's majority",
     "paper_schedule": "printed recipe", "hard_redrawn": "printed, hard stage: opinions drawn again",
     "hard_swapped": "printed, hard stage: panels of other hard cases",
-    "labels_wrong_5": "printed, 5 % of labels wrong", "labels_wrong_10": "printed, 10 % of labels wrong",
+    "kl_tenth": "printed, every KL weight x 0.1", "kl_10": "printed, every KL weight x 10", "kl_100": "printed, every KL weight x 100",
+    "labels_wrong_2": "printed, 2 % of labels wrong", "labels_wrong_5": "printed, 5 % of labels wrong",
+    "labels_wrong_10": "printed, 10 % of labels wrong",
 }  # fmt: skip
 
 
@@ -146,7 +164,9 @@ def looks(data: Path) -> Part:
     n = next(iter(found.values()))["n"]
     lines = [f"\n## Does it look?\n\nShare of answers that change with the picture or the panel alone (test cases, n = {n}, greedy); in "
              "brackets the accuracy. In a minimal pair another finding or place is drawn, all else kept: the share that follows it, and in "
-             "brackets the share that stays with the old answer, for which the panel, kept too, was asked.\n"]  # fmt: skip
+             "brackets the share that stays with the old answer, for which the panel, kept too, was asked. "
+             "The ideal reader is a classifier fitted on training cases: how far picture and panel can be used. The "
+             "prompt shows a panel's options in one fixed sentence, so that wording tells nobody who is right.\n"]  # fmt: skip
     heads = [(p, s) for p, rows in found.items() for s in rows["changes"]]
     lines += ["| change | " + " | ".join(f"{p}, {s}" for p, s in heads) + " |", "|---|" + "---|" * len(heads)]
     cells = [f"({found[p]['own'][s]:.3f})" for p, s in heads]
@@ -158,7 +178,7 @@ def looks(data: Path) -> Part:
     lines.append(f"| minimal pair, n = {pairs[0]['n']} | " + " | ".join(f"{r['follows']:.3f} ({r['stays']:.3f})" for r in pairs) + " |")
     said = []
     for panel, rows in found.items():
-        noise, last = rows["noise"], list(rows["changes"])[-1]
+        noise, last = rows["noise"], [name for name in rows["changes"] if name != IDEAL][-1]
         word = "flatter than" if noise["flatter"]["low"] > 0 else "steeper than" if noise["flatter"]["high"] < 0 else "not told apart from"
         said.append(
             f"{panel}: with a share of the panel's answers corrupted (0 to 100 %), the accuracy of the trained "
@@ -168,10 +188,64 @@ def looks(data: Path) -> Part:
     return said, lines
 
 
+def trust(data: Path) -> Part:
+    """How well the policies know when the panel is right."""
+    found = _stored(data, "trust")
+    if not found:
+        return ["Calibration of the trust decision: not stored yet (`python -m figures.trust`)."], []
+    lines = [
+        "\n## Does it know when to trust?\n",
+        "Probability that a policy gives the majority's option, after its own reasoning, held against how often the majority is right (test "
+        "cases with a majority). Error: mean distance of the two over ten groups of equal size; Brier score: 0 is perfect.\n",
+        "| panel, policy | n | mean probability | majority right | calibration error | Brier score |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    said = []
+    for panel, rows in found.items():
+        for policy, r in rows.items():
+            lines.append(
+                f"| {panel}, {policy} | {r['n']:,} | {r['probability']:.3f} | {r['right']:.3f} | {r['error']:.3f} | {r['brier']:.3f} |"
+            )
+        before, after = rows["untrained"], rows["trained"]
+        said.append(f"{panel}: calibration error of the trust decision {before['error']:.3f} before training and {after['error']:.3f} after, "
+                    f"Brier score {before['brier']:.3f} and {after['brier']:.3f}.")  # fmt: skip
+    lines.append("\n![Probability of following the majority against how often it is right; numbers in drawn/trust.md](drawn/trust.png)")
+    return said, lines
+
+
+def gain_map(data: Path) -> Part:
+    """Gain over the three-weight reader by accuracy of the panel and correlation of its errors."""
+    found = _stored(data, "map")
+    if not found:
+        return ["Where training pays (map): not stored yet (`python -m figures.gain_map`)."], []
+    cells = found["cells"].values()
+    columns, rows = sorted({c["accuracy"] for c in cells}), sorted({c["correlation"] for c in cells}, reverse=True)
+    by_dials = {(c["accuracy"], c["correlation"]): signed(c["gain"]) for c in cells}
+    lines = [
+        "\n## Where training pays\n",
+        "Trained policy (recommended recipe, one training seed) minus the three-weight reader, paired by image, 95 %; dialled panels on "
+        f"the cases of clinic 0, n = {next(iter(cells))['gain']['n']:,}. Columns: accuracy of one specialist; rows: correlation of two "
+        "specialists' errors. Dialled errors leave no trace in the picture; in the clinic a marker goes with many of them.\n",
+        "| | " + " | ".join(f"{a:.2f}" for a in columns) + " |", "|---|" + "---|" * len(columns),
+        *(f"| {r:.1f} | " + " | ".join(by_dials.get((a, r), "no data") for a in columns) + " |" for r in rows), "",
+        *(f"- The clinic's {name} panel (accuracy {c['accuracy']:.2f}, correlation {c['correlation']:.2f}): {signed(c['gain'])}."
+          for name, c in found["clinic"].items()),
+        *(f"- {name} (paper): accuracy {c['accuracy']:.2f}, correlation {c['correlation']:.2f}, implied by Table 3 if difficulty follows a "
+          "beta distribution; nothing is measured there." for name, c in found["paper"].items()),
+        "\n![Gain over three weights against accuracy of the panel and correlation of its errors; numbers in the table above]"
+        "(drawn/gain_map.png)",
+    ]  # fmt: skip
+    better, worse = (sum(sign * c["gain"][end] > 0 for c in cells) for sign, end in ((1, "low"), (-1, "high")))
+    said = (
+        f"With dialled panels ({len(cells)} settings of accuracy and correlation, one training each) the trained policy is better than three "
+        f"fitted weights in {better}, worse in {worse}, not told apart in {len(cells) - better - worse} (95 % intervals, paired)."
+    )
+    return [said], lines
+
+
 def main() -> list[str]:
     """Write the page; returns the sentences."""
     said, lines = [], ["# The evidence, in tables\n\nFilled by `make figures` from `figures/data/`."]
-    for part in (rivals, worlds, looks, controls):
+    for part in (rivals, worlds, looks, trust, controls, gain_map):
         sentences, table = part(DATA)
         said += [f"- {sentence}" for sentence in sentences]
         lines += [*table, "", *sentences] if table else sentences

@@ -23,6 +23,7 @@ from figures import cards, readme
 from mmedlite.cases import SPLITS
 from mmedlite.checks import BANDS, make_band
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager
+from mmedlite.models import merged
 from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.rewards import format_reward, random_reward
@@ -101,12 +102,12 @@ def band_seed(_: Run, seed: str) -> None:
     for panel in run.profile.panels:
         if not run.has_own_rows(f"{panel}/test/trained"):
             model = run.train_attending(panel, run.profile.attending.recipe, panel)
-            run.keep(run.answer(model.merge_and_unload(), "trained", "test", panel), f"{panel}/test/trained")
+            run.keep(run.answer(merged(model), "trained", "test", panel), f"{panel}/test/trained")
 
 
 def keep_answers(run: Run, model: Any, system: str, panel: str, alone: bool = False) -> None:
     """The test cases answered by a policy: greedy, and for the figure beside it sampled at T = 1."""
-    model = model.merge_and_unload()
+    model = merged(model)
     run.keep(run.answer(model, system, "test", panel, alone=alone, temperature=1.0), f"{panel}/test_sampled/{system}")
     run.keep(run.answer(model, system, "test", panel, alone=alone), f"{panel}/test/{system}")
 
@@ -151,7 +152,7 @@ def control(run: Run, name: str) -> None:
         "redraw": {"redraw": True},
     }
     model = run.train_attending(panel, **{"stages": recipe, "name": name, **changes[name]})
-    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+    run.keep(run.answer(merged(model), name, "test", panel), f"{panel}/test/{name}")
 
 
 def untrained_sampled(run: Run, panel: str) -> None:

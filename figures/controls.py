@@ -5,7 +5,8 @@
 - recommended recipe, other reward: a coin, the form alone, a fixed random label a case, the panel's majority (stages and
   coefficients still follow the buckets, which are made from right labels);
 - printed recipe, hard stage on the same cases: with opinions from the second draw, or with the panels of other hard cases;
-- printed recipe, a share of the training labels wrong (and the buckets made from them).
+- printed recipe, a share of the training labels wrong (and the buckets made from them);
+- printed recipe, every KL weight times a factor (paper Fig. 6).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mmedlite.attending import visited_rows
 from mmedlite.curriculum import BUCKETS, bucket, majority_vote, visits
 from mmedlite.evidence import DATA
 from mmedlite.grpo import Reward, train
+from mmedlite.models import merged
 from mmedlite.rewards import accuracy_reward, format_reward, random_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
@@ -71,13 +73,15 @@ class Arm(NamedTuple):
     labels: Labels = right_labels  # what the reward takes for right
     relabel: bool = False  # the buckets are made from those labels too
     hard_panel: str = "own"  # what the last stage shows: "own", "redraw" or "swapped"
+    kl: float = 1.0  # factor on every KL weight
 
 
-NOISE = (5, 10)  # per cent of wrong training labels
+NOISE = (2, 5, 10)  # per cent of wrong training labels
 ARMS = {
     "reward_random": Arm(rewards=(format_reward, random_reward)), "reward_format": Arm(rewards=(format_reward,)),
     "reward_random_label": Arm(labels=random_labels), "reward_majority": Arm(labels=majority_labels),
     "hard_redrawn": Arm("printed", hard_panel="redraw"), "hard_swapped": Arm("printed", hard_panel="swapped"),
+    "kl_tenth": Arm("printed", kl=0.1), "kl_10": Arm("printed", kl=10.0), "kl_100": Arm("printed", kl=100.0),
     **{f"labels_wrong_{share}": Arm("printed", labels=wrong_labels(share / 100), relabel=True) for share in NOISE},
 }  # fmt: skip
 
@@ -104,11 +108,11 @@ def train_arm(run: Run, name: str) -> None:
     last = {"own": said, "redraw": run.panel("train", panel, redraw=True), "swapped": panels_of_others(said, cases, hard)}[arm.hard_panel]
     stages = profile.attending.recipe if arm.recipe == "recommended" else profile.attending.paper_schedule
     model, out = run.fresh(), run.folder / "rollouts" / name.replace("/", "-")
-    for stage in stages:
+    for stage in (replace(s, beta=tuple(arm.kl * b for b in s.beta)) for s in stages):
         visited = visits(stage, buckets, profile.grpo.prompts_per_step, run.seed)
-        rows = visited_rows(run.table, cases, sent, last if stage is stages[-1] else said, visited)
+        rows = visited_rows(run.table, cases, sent, last if stage.name == stages[-1].name else said, visited)
         train(model, run.processor, rows, profile.grpo, out, {"stage": stage.name}, run.seed, arm.rewards)
-    run.keep(run.answer(model.merge_and_unload(), kind, "test", panel), f"{panel}/test/{kind}")
+    run.keep(run.answer(merged(model), kind, "test", panel), f"{panel}/test/{kind}")
     shutil.rmtree(out)
 
 

@@ -32,8 +32,9 @@ from data_prep.phantoms import DIALS, sample
 from data_prep.tiny_examples import as_case
 from figures._clock import made_from, now
 from mmedlite import grpo
+from mmedlite.checkpoints import resolve
 from mmedlite.demo import GIB
-from mmedlite.models import ImageProcessorOnly, load_policy, load_processor, new_adapter, resolve
+from mmedlite.models import ImageProcessorOnly, load_policy, load_processor, new_adapter
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.prompts import attending_prompt
 

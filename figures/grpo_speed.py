@@ -29,10 +29,11 @@ from trl import GRPOTrainer
 
 from data_prep.tiny_model import SPECIAL
 from figures._clock import made_from, now
-from mmedlite import grpo, models, prompt_once
+from mmedlite import features, grpo, prompt_once
 from mmedlite.attending import prompt_of
+from mmedlite.checkpoints import resolve
 from mmedlite.demo import GIB
-from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, load_processor, new_adapter, resolve, share_work
+from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, load_processor, new_adapter, share_work
 from mmedlite.profiles import DEPARTMENTS, ROOT, Grpo, load_profile
 from mmedlite.prompts import triage_prompt
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -107,7 +108,7 @@ def side(name: str, model: Any) -> Iterator[type[Watched]]:
     if name == "ours":
         share_work(base)
     if name == "features":
-        models.share_image_features(base)
+        features.share_image_features(base)
     if name == "prompts":
         prompt_once.share_prompts(base)
     trainer = Stock if name == "stock" else Ours
@@ -127,8 +128,8 @@ def run_side(
     rewards: Sequence[grpo.Reward],
 ) -> dict[str, Any]:  # fmt: skip
     """Train ``STEPS`` steps from where the adapter stands, at a rate that does not move it; seconds a step, peak memory, first gradient."""
-    models.MEMORY.kept.clear()  # or a side would find the pictures that the one before it has encoded
-    models.MEMORY.size = 0
+    features.MEMORY.kept.clear()  # or a side would find the pictures that the one before it has encoded
+    features.MEMORY.size = 0
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -1,15 +1,16 @@
 """Does it look? Pictures changed while the panel is kept, panels changed while the picture is kept, for every policy of the recipe.
 
 ``python -m figures.looks`` answers the first test cases of clinic 0 under each change, greedy, and writes ``figures/data/looks.parquet``: a row
-a panel and case, a column a policy and change. It also corrupts a share of the panel's answers (``noise``). Nothing is trained.
+a panel and case, a column a policy and change. It also corrupts a share of the panel's answers (``noise``). No policy is trained; the
+ideal reader is fitted again, on the training cases as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,17 @@ from data_prep.phantoms import DIALS, sample
 from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
 from mmedlite.attending import answer
-from mmedlite.cases import Case
+from mmedlite.cases import Case, CaseTable
 from mmedlite.evidence import DATA
-from mmedlite.looking import NOISE
+from mmedlite.ideal_reader import fit_ideal_reader
+from mmedlite.looking import CASES as N
+from mmedlite.looking import IDEAL, NOISE
+from mmedlite.models import merged
+from mmedlite.pipeline import Alone, read_alone
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
 from mmedlite.verify import sha256
 
-N = 800
 OUT = DATA / "looks.parquet"
 
 
@@ -80,32 +84,75 @@ def corrupted(said: np.ndarray, cases: Sequence[Case], share: float) -> np.ndarr
     return np.where((hit < share) & (said >= 0), other, said)
 
 
+class Changed(CaseTable):
+    """The clinic with other pictures for some of its cases."""
+
+    def __init__(self, table: CaseTable, pictures: Mapping[str, Image.Image]) -> None:
+        super().__init__(table.path, table.cases)
+        self.pictures = pictures
+
+    def open_image(self, case: Case, view: int = 0) -> Image.Image:
+        """The changed picture."""
+        return self.pictures[case.case_id]
+
+
 def look(run: Run, name: str) -> None:
     """Every change for one policy on one panel: "panel/policy", the policy "untrained" or a stage of the recipe."""
     panel, stage = name.split("/")
     if run.has_own_rows(f"{panel}/look/{stage}_noise_{NOISE[-1]}"):
         return
     cases, sent, said = run.cases("test")[:N], run.routes("test")[:N], run.panel("test", panel)[:N]
-    policy = run.policy() if stage == "untrained" else run.policy(f"{panel}/{stage}").merge_and_unload()
+    policy = run.policy() if stage == "untrained" else merged(run.policy(f"{panel}/{stage}"))
 
-    def keep(change: str, table: Any, shown: np.ndarray | None) -> None:
+    def keep(change: str, table: CaseTable, shown: np.ndarray | None) -> None:
         texts = answer(policy, run.processor, table, cases, sent, shown, run.profile, f"{stage} {change}")
         run.keep(run.score(f"{stage}_{change}", "test", panel, texts), f"{panel}/look/{stage}_{change}")
 
     keep("own", run.table, said)
     for change, changed in pictures(run, cases).items():
-        keep(change, SimpleNamespace(open_image=lambda case, changed=changed: changed[case.case_id]), said)
+        keep(change, Changed(run.table, changed), said)
     for change, shown in panels(said, cases).items():
         keep(change, run.table, shown)
     for share in NOISE:
         keep(f"noise_{share}", run.table, corrupted(said, cases, share / 100))
 
 
+def look_ideally(run: Run, name: str) -> None:
+    """Every change for the ideal reader ("panel/ideal"), fitted as in ``pipeline.ideal_reader``: how far a classifier that was told the
+    answers follows picture and panel."""
+    panel = name.split("/")[0]
+    if run.has_own_rows(f"{panel}/look/{IDEAL}_noise_{NOISE[-1]}"):
+        return
+    cases, said, ids = run.cases("test")[:N], run.panel("test", panel)[:N], [c.case_id for c in run.cases("train")] * 2
+    features, answers, counts, options = (np.concatenate([part, part]) for part in read_alone(run, "train")[1:])
+    draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)])
+    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, options, ids)
+
+    def keep(change: str, seen: Alone, shown: np.ndarray | None) -> None:
+        shown = np.full_like(said, -1) if shown is None else shown
+        chosen = predict(seen.features, shown, seen.counts, seen.options).tolist()
+        run.keep(run.choices(f"{IDEAL}_{change}", "test", panel, chosen), f"{panel}/look/{IDEAL}_{change}")
+
+    def see(table: CaseTable) -> Alone:
+        other = copy(run)
+        other.table, other.profile = table, replace(run.profile, eval_cases=N)
+        return read_alone(other, "test")
+
+    keep("own", own := see(run.table), said)
+    for change, changed in pictures(run, cases).items():
+        keep(change, see(Changed(run.table, changed)), said)
+    for change, shown in panels(said, cases).items():
+        keep(change, own, shown)
+    for share in NOISE:
+        keep(f"noise_{share}", own, corrupted(said, cases, share / 100))
+
+
 def main() -> None:
     """Answer what is missing, then write the table."""
     run = open_seed(SEEDS[0])
     stages = ["untrained", *(s.name for s in run.profile.attending.recipe)]
-    side_by_side(run, [(look, f"{panel}/{stage}") for stage in stages for panel in run.profile.panels])
+    steps = [(look, f"{panel}/{stage}") for stage in stages for panel in run.profile.panels]
+    side_by_side(run, [*steps, *((look_ideally, f"{panel}/{IDEAL}") for panel in run.profile.panels)])
     names = [file.stem for file in sorted((run.folder / "results" / [*run.profile.panels][0] / "look").glob("*.parquet"))]
     pairs = {c.case_id: pair(c)[1] if c.question_type == "choice" else c.answer for c in run.cases("test")[:N]}
     write_wide(run, names, OUT, sha256(Path(__file__)), "look", {"pair_answer": pairs})

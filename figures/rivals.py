@@ -22,6 +22,7 @@ from mmedlite.attending import lean, option_scores, prompt_of
 from mmedlite.baselines import any_correct, fit_three_weights, reliability_weights, three_weights, weighted_vote
 from mmedlite.curriculum import BUCKETS, majority_vote
 from mmedlite.evidence import DATA
+from mmedlite.models import merged
 from mmedlite.pipeline import BIASES, answer_alone
 from mmedlite.profiles import Stage
 from mmedlite.rewards import reward_parts
@@ -93,7 +94,7 @@ def fit(run: Run, panel: str, name: str, index: Sequence[int], texts: Sequence[s
     sft.train(
         model, run.processor, lambda k: run.table.open_image(cases[index[k]]), prompts, texts, updates(run), batch, run.seed, rate
     )  # fmt: skip
-    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+    run.keep(run.answer(merged(model), name, "test", panel), f"{panel}/test/{name}")
 
 
 def sft_reasoning(run: Run, panel: str) -> None:
@@ -131,7 +132,7 @@ def grpo_arm(name: str) -> Callable[[Run, str], None]:
 
     def step(run: Run, panel: str) -> None:
         model = run.train_attending(panel, arms(run)[name], f"{panel}_{name}")
-        run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+        run.keep(run.answer(merged(model), name, "test", panel), f"{panel}/test/{name}")
 
     return step
 

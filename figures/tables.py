@@ -1,12 +1,14 @@
 """What the paper's tables need beside the systems that are stored: test-time scaling, routing, panels of other make, triage by SFT.
 
 ``python -m figures.tables`` answers the test cases of clinic 0 with the trained policies, greedy but for the samples, and writes
-``figures/data/tables.parquet``, a column a system. Only two triage doctors are trained: by SFT, and on two labels.
+``figures/data/tables.parquet``, a column a system. Trained are triage doctors by SFT and on two labels, and both doctors by turns.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,11 @@ import numpy as np
 from figures._wide import write_wide
 from figures.artifacts import SEEDS, open_seed
 from mmedlite import sft
-from mmedlite.attending import answer
-from mmedlite.curriculum import majority_vote
+from mmedlite.attending import answer, visited_rows
+from mmedlite.curriculum import bucket, majority_vote, visits
 from mmedlite.evidence import DATA
+from mmedlite.grpo import train
+from mmedlite.models import merged
 from mmedlite.pipeline import routed
 from mmedlite.profiles import DEPARTMENTS
 from mmedlite.prompts import triage_prompt
@@ -38,7 +42,7 @@ MIXES = ("strong", "medium", "weak", "strong+strong+weak", "strong+weak+weak")
 
 def read(run: Run, panel: str, name: str, sent: Sequence[str], said: np.ndarray | None, temperature: float = 0.0, seed: int = 0) -> list[str]:
     """The trained policy's answers to the test cases, sent to these departments and shown this panel."""
-    policy = run.policy(f"{panel}/{run.profile.attending.recipe[-1].name}").merge_and_unload()
+    policy = merged(run.policy(f"{panel}/{run.profile.attending.recipe[-1].name}"))
     return answer(policy, run.processor, run.table, run.cases("test"), sent, said, run.profile, name, temperature, seed)
 
 
@@ -106,10 +110,30 @@ def mixed(mix: str) -> Callable[[Run, str], None]:
     return step
 
 
+def simultaneous(run: Run, panel: str) -> None:
+    """Both doctors trained by turns: a share of the triage updates before each stage of the attending, cases sent and specialists asked
+    anew after it; as many updates of each as apart (paper Table 14; how its updates are mixed is not printed)."""
+    cases, test, stages, out = run.cases("train"), run.cases("test"), run.profile.attending.recipe, run.folder / "rollouts" / f"{panel}-both"
+    attending, doctor, right = run.fresh(), run.fresh(), np.array([c.answer for c in cases])
+    part = replace(run.profile, triage=replace(run.profile.triage, steps=run.profile.triage.steps // len(stages)))
+    for turn, stage in enumerate(stages):
+        train_triage(doctor, run.processor, run.table, cases, part, out / f"triage-{turn}", run.seed + turn)
+        sent = [name or "Radiologist" for name in route(doctor, run.processor, run.table, cases, part)]
+        said = run.panel_for(cases, sent, panel)
+        visited = visits(stage, bucket(said, right), part.grpo.prompts_per_step, run.seed)
+        rows = visited_rows(run.table, cases, sent, said, visited)
+        train(attending, run.processor, rows, part.grpo, out, {"stage": stage.name}, run.seed)
+    sent = [name or "Radiologist" for name in route(doctor, run.processor, run.table, test, part)]
+    policy, said = merged(attending), run.panel_for(test, sent, panel)
+    texts = answer(policy, run.processor, run.table, test, sent, said, part, "simultaneous")
+    run.keep(run.score("simultaneous", "test", panel, texts), f"{panel}/test/simultaneous")
+    shutil.rmtree(out)
+
+
 STEPS: dict[str, Callable[[Run, str], None]] = {
     "scaled": scaled, "alone": alone, "route_random": elsewhere("route_random", at_random),
     "route_zero_shot": elsewhere("route_zero_shot", zero_shot),
-    "answers_1": fewer(1), "answers_2": fewer(2), **{f"dial_{mix}": mixed(mix) for mix in MIXES},
+    "simultaneous": simultaneous, "answers_1": fewer(1), "answers_2": fewer(2), **{f"dial_{mix}": mixed(mix) for mix in MIXES},
 }  # fmt: skip
 
 
@@ -130,7 +154,7 @@ def triage_sft(run: Run) -> None:
     batch = run.profile.grpo.prompts_per_step * run.profile.grpo.generations // 2
     sft.train(model, run.processor, lambda i: run.table.open_image(train[i]), [triage_prompt()] * len(train), gold, settings.steps, batch,
               run.seed, settings.learning_rate)  # fmt: skip
-    sent = route(model.merge_and_unload(), run.processor, run.table, test, run.profile)
+    sent = route(merged(model), run.processor, run.table, test, run.profile)
     run.keep(routed("sft", test, sent), "triage_sft")
 
 
@@ -141,7 +165,7 @@ def triage_two(run: Run) -> None:
     cases, test, model = [c for c in run.cases("train") if c.specialty in TWO], run.cases("test"), run.fresh()
     out = run.folder / "rollouts" / "triage_two"
     train_triage(model, run.processor, run.table, cases, run.profile, out, run.seed, (format_reward, accuracy_reward))
-    sent = route(model.merge_and_unload(), run.processor, run.table, test, run.profile)
+    sent = route(merged(model), run.processor, run.table, test, run.profile)
     run.keep(routed("two_labels", test, sent), "triage_two")
 
 

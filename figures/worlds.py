@@ -22,7 +22,7 @@ from mmedlite.contrasts import schedule
 from mmedlite.curriculum import bucket, majority_vote
 from mmedlite.evidence import ARMS, DATA, EXPLORATORY, EXPLORED, UNTRAINED, WORLDS, recipe_sha256, world_seeds
 from mmedlite.grpo import train
-from mmedlite.models import load_adapter, load_policy
+from mmedlite.models import load_adapter, load_policy, merged
 from mmedlite.pipeline import answer_alone
 from mmedlite.profiles import ROOT
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -67,7 +67,7 @@ def train_arm(run: Run, panel: str, recipe: str, change: str) -> None:
         model.save_pretrained(part := done.with_suffix(".part"), selected_adapters=["default"])
         part.rename(done)
     name = f"{recipe}_{change}"
-    run.keep(run.answer(model.merge_and_unload(), name, "test", panel), f"{panel}/test/{name}")
+    run.keep(run.answer(merged(model), name, "test", panel), f"{panel}/test/{name}")
     shutil.rmtree(out, ignore_errors=True)
 
 

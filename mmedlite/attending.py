@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mmedlite import sft
 from mmedlite.cases import Case, CaseTable
 from mmedlite.curriculum import Visits, bucket, visits
 from mmedlite.grpo import Reward, picture_rows
-from mmedlite.models import ImageProcessorOnly, generate, option_log_probs
+from mmedlite.models import Processor, generate, option_log_probs
 from mmedlite.processes import train
 from mmedlite.profiles import Profile, Stage
 from mmedlite.prompts import attending_prompt
@@ -28,7 +29,7 @@ def prompt_of(case: Case, department: str | None, options: Sequence[int] | None)
 
 
 def train_stage(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray, stage: Stage, profile: Profile, out: Path, seed: int, with_panel: bool = True,
     rewards: Sequence[Reward] = (format_reward, accuracy_reward), learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
@@ -51,13 +52,13 @@ def visited_rows(
     chosen = [cases[i] for i in order]
     prompts = [prompt_of(cases[i], departments[i], None if panel is None else panel[i]) for i in order]
     return picture_rows(
-        [table.open_image(c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
+        [partial(table.open_image, c) for c in chosen], prompts, [c.options for c in chosen], [c.answer for c in chosen],
         [c.case_id for c in chosen], visited.gamma.tolist(), visited.beta.tolist(),
     )  # fmt: skip
 
 
 def answer(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray | None, profile: Profile, label: str = "answering", temperature: float = 0.0, seed: int = 0,
 ) -> list[str]:  # fmt: skip
     """The policy's answers as texts, greedy at temperature 0; ``panel`` (n, 3) is shown in the prompt, None hides it."""
@@ -73,7 +74,7 @@ def answer(
 
 
 def option_scores(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray | None, texts: Sequence[str], profile: Profile,
 ) -> list[np.ndarray]:  # fmt: skip
     """Log-probability of each option as the answer, after the reasoning of ``texts``: one (n_options,) float array a case."""
@@ -98,7 +99,7 @@ def lean(scores: Sequence[np.ndarray], panel: np.ndarray, bias: float) -> np.nda
 
 
 def train_sft(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
+    model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], departments: Sequence[str],
     panel: np.ndarray, profile: Profile, steps: int, seed: int, learning_rate: float,
 ) -> list[float]:  # fmt: skip
     """SFT baseline on the right option, without reasoning: the same prompts and cases (paper Table 5); returns the losses."""
@@ -109,13 +110,13 @@ def train_sft(
 
 
 @torch.no_grad()
-def image_features(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile) -> np.ndarray:
+def image_features(model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], profile: Profile) -> np.ndarray:
     """Features of the frozen tower for the attending's picture of each case, mean over its tokens: (n, hidden)."""
     found: list[np.ndarray] = []
     size = profile.eval_batch
     for start in tqdm(range(0, len(cases), size), desc="encoding", mininterval=2):
         pictures = [table.open_image(c) for c in cases[start : start + size]]
         batch = processor.image_processor(images=pictures, return_tensors="pt").to(model.device)
-        tokens = model.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True).pooler_output
+        tokens = model.model.get_image_features(**batch, return_dict=True).pooler_output
         found += [t.float().mean(0).cpu().numpy() for t in tokens]
     return np.stack(found)

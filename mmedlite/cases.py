@@ -271,7 +271,7 @@ class TableWriter:
 
     def drop(self, row: str, why: str) -> None:
         """Note a row of the source that becomes no case; it is counted and listed in card.json."""
-        self.dropped.append({"row": row.encode(errors="backslashreplace").decode(), "why": why})
+        self.dropped.append({"row": row.encode(errors="backslashreplace").decode(), "why": why.encode(errors="backslashreplace").decode()})
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:

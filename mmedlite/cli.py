@@ -76,12 +76,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def dry_run(this: Any) -> int:
-    """Tell what the panels of a run would ask and what it would cost, by the routes known now; nothing is asked."""
+    """Tell what the panels of a run would ask and what it would cost, by the routes that are stored, else by each case's own specialty;
+    nothing is asked, and no model is loaded."""
     from mmedlite.cases import SPLITS
     from mmedlite.specialists import by_key, missing, panel_asks, told
 
     draws = [(s, redraw) for s in SPLITS if this.cases(s) for redraw in (False, True) if s == "train" or not redraw]  # as evaluation_step
-    asks = [a for p in this.profile.panels for s, redraw in draws for a in panel_asks(this.cases(s), this.routes(s), p, redraw)]
+    known = {s: this.known_routes(s) for s, _ in draws}
+    sent = {s: [known[s].get(c.case_id, c.specialty) or "Radiologist" for c in this.cases(s)] for s in known}
+    asks = [a for p in this.profile.panels for s, redraw in draws for a in panel_asks(this.cases(s), sent[s], p, redraw)]
     every = by_key(asks, this.specialists.form)
     wanted = list(missing(every, this.store).values())
     estimate = this.specialists.estimate(wanted)

@@ -1,12 +1,19 @@
-"""What training asks of the machine: an update that the processes of a launch share evenly, and vLLM where the profile wants it."""
+"""What training asks of the machine: room for the weights, a precision it can train in, an update that the processes of a launch share
+evenly, and vLLM where the profile wants it."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 from accelerate import PartialState
+from safetensors import safe_open
 from trl.import_utils import is_vllm_available
 
-from mmedlite.profiles import Grpo, InputError
+from mmedlite.profiles import Grpo, InputError, Profile
+
+STORED = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "F8_E4M3": 1}  # bytes of a weight in a file
 
 
 def rollouts_at_once(settings: Grpo) -> int:
@@ -33,3 +40,29 @@ def check_vllm(settings: Grpo) -> None:
         raise InputError("vLLM is to write the completions, and there is no GPU", where, f"use a machine with a GPU, {without}")
     if not is_vllm_available():
         raise InputError("vLLM is to write the completions, and it is not installed", where, f"pip install --editable '.[gpu]', {without}")
+
+
+def check_room(folder: Path, dtype: str) -> None:
+    """Raise an InputError where the weights of a checkpoint alone do not fit into the memory, or a CPU is to train in float16."""
+    where, on_gpu = "profile, fields policy and dtype", torch.cuda.is_available()
+    if dtype == "float16" and not on_gpu:
+        raise InputError("float16 is for GPUs", where, "use float32 or bfloat16 on a CPU")
+    size, weights = torch.finfo(getattr(torch, dtype)).bits // 8, 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with safe_open(file, "pt") as stored:
+                kind = stored.get_slice(next(iter(stored.keys()))).get_dtype()  # of the whole file, near enough
+        except Exception as error:
+            raise InputError(f"cannot read the checkpoint: {error}", str(file), "restore it, or download it again") from error
+        weights += file.stat().st_size // STORED.get(kind, 4)
+    memory = torch.cuda.mem_get_info()[1] if on_gpu else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if weights * size > 0.9 * memory:
+        what = f"the weights alone take {weights * size / 2**30:.1f} GiB in {dtype}, and there are {memory / 2**30:.1f} GiB"
+        raise InputError(what, where, "use a smaller checkpoint (gpu-3b), bfloat16, or a larger machine")
+
+
+def check_machine(profile: Profile, policy: Path) -> None:
+    """Raise an InputError where this machine cannot train the profile on that checkpoint; before anything is trained."""
+    rollouts_at_once(profile.grpo)
+    check_vllm(profile.grpo)
+    check_room(policy, profile.dtype)

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from mmedlite.models import ImageProcessorOnly, option_log_probs
+from mmedlite.models import Processor, option_log_probs
 
 EVERY = 10  # steps: often enough to draw, and a few hundredths of a run's time
 
 
-def decision_entropy(model: Any, processor: ImageProcessorOnly, rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> torch.Tensor:
+def decision_entropy(model: Any, processor: Processor, rows: Sequence[dict[str, Any]], texts: Sequence[str]) -> torch.Tensor:
     """Entropy of the policy's choice among the options, after the reasoning of each text: (n,) float, in nats; at most ln K.
 
     Args:
@@ -33,7 +33,7 @@ def decision_entropy(model: Any, processor: ImageProcessorOnly, rows: Sequence[d
 
 
 def decisions(
-    accelerator: Accelerator, model: Any, processor: ImageProcessorOnly, rows: Sequence[dict[str, Any]], texts: Sequence[str], group: int
+    accelerator: Accelerator, model: Any, processor: Processor, rows: Sequence[dict[str, Any]], texts: Sequence[str], group: int
 ) -> dict[str, float]:
     """Mean decision entropy after the first rollout of each ``group``, and its maximum ln K; over all processes.
 

@@ -134,8 +134,8 @@ def effective_doctors(rho: float, e: int = 3) -> float:
     return e / max(1 + (e - 1) * rho, 1e-12)
 
 
-def implied_correlation(easy: float, hard: float) -> float:
-    """Correlation of three specialists' errors that the shares of easy and hard cases imply, to the third decimal.
+def implied_panel(easy: float, hard: float) -> tuple[float, float]:
+    """(accuracy of one, correlation of the errors of two) of three specialists that the shares of easy and hard cases imply.
 
     Assumption: how hard a case is follows a beta distribution, and given that the three err independently (beta-binomial).
     """
@@ -143,7 +143,8 @@ def implied_correlation(easy: float, hard: float) -> float:
     spread = 1 / rho - 1
     a, b, all_three = accuracy * spread, (1 - accuracy) * spread, spread * (spread + 1) * (spread + 2)
     off = (a * (a + 1) * (a + 2) / all_three - easy) ** 2 + (b * (b + 1) * (b + 2) / all_three - hard) ** 2
-    return float(rho[off.min(0).argmin()])
+    row, column = np.unravel_index(off.argmin(), off.shape)
+    return float(accuracy[row, 0]), float(rho[column])
 
 
 def panel_columns(votes: Sequence[int], answer: int) -> dict[str, Any]:
@@ -243,9 +244,9 @@ def fit_colour_histogram(images: Iterable[Any], labels: Sequence[Any]) -> Callab
     """The cheap baseline of triage: multinomial logistic regression on colour histograms; gives predict(images)."""
 
     def inputs(pictures: Iterable[Any]) -> np.ndarray:  # (n, 25): root shares of 8 brightness bins in R, G, B, and 1
-        pixels = [np.asarray(picture)[..., :3].reshape(-1, 3) >> 5 for picture in pictures]
+        pixels = (np.asarray(picture)[..., :3].reshape(-1, 3) >> 5 for picture in pictures)  # one picture in memory at a time
         shares = [[np.bincount(p[:, c], minlength=8) / len(p) for c in range(3)] for p in pixels]
-        return np.hstack([np.sqrt(shares).reshape(len(pixels), 24), np.ones((len(pixels), 1))])
+        return np.hstack([np.sqrt(shares).reshape(len(shares), 24), np.ones((len(shares), 1))])
 
     names, target = np.unique(np.asarray(labels), return_inverse=True)
     z, gold, w = inputs(images), np.eye(len(names))[target], np.zeros((25, len(names)))

@@ -24,7 +24,8 @@ from mmedlite.inference import holm, over_worlds, sign_flip, smallest_detectable
 from mmedlite.profiles import ROOT, load_profile
 
 PLAN, DATA = ROOT / "figures" / "analysis_plan.md", ROOT / "figures" / "data"
-WORLDS, EXPLORED = 10, 3
+WORLDS, EXPLORED, REDRAWN = 10, 3, 3
+WORLD_TESTED = 1600  # test cases of a world
 ARMS = [*(("printed", c) for c in ("as_is", "shuffled", "hard_out", "hard_rehearsed", "entropy_off", "kl_off")), ("recommended", "as_is")]
 EXPLORATORY = [("printed", "reversed"), *(("recommended", c) for c in ("shuffled", "hard_out", "entropy_off", "kl_off"))]
 UNTRAINED = ("majority_vote", "untrained_panel", "no_panel", "three_weights")
@@ -100,15 +101,22 @@ def recipe_sha256() -> str:
     return hashlib.sha256(PLAN.read_bytes() + json.dumps(recipes, sort_keys=True).encode()).hexdigest()
 
 
-def world_seeds() -> list[int]:
-    """The seeds of the worlds, from the committed plan and recipes; clinic 0 is none of them."""
-    return [1 + int(hashlib.sha256(f"{recipe_sha256()} world {i}".encode()).hexdigest()[:8], 16) % 1_000_000 for i in range(WORLDS)]
+def world_seeds(first: int = 0, count: int = WORLDS) -> list[int]:
+    """The seeds of the worlds, from the committed plan and recipes; clinic 0 is none of them. After the ten come those with other models."""
+    named = [f"{recipe_sha256()} world {i}" for i in range(first, first + count)]
+    return [1 + int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % 1_000_000 for name in named]
+
+
+def read_worlds(folder: Path, seeds: list[int]) -> dict[int, pd.DataFrame]:
+    """The worlds that are there, by seed."""
+    files = {seed: folder / f"{seed}.parquet" for seed in seeds}
+    return {seed: read_wide(file) for seed, file in files.items() if file.exists()}
 
 
 def count(data: Path = DATA) -> dict[str, Any]:
     """Everything that is told of the worlds, from their files; {} where there is none yet."""
-    files = {seed: data / "worlds" / f"{seed}.parquet" for seed in world_seeds()}
-    worlds = {seed: read_wide(file) for seed, file in files.items() if file.exists()}
+    worlds = read_worlds(data / "worlds", world_seeds())
+    redrawn = read_worlds(data / "redrawn", world_seeds(WORLDS, REDRAWN))
     if not worlds:
         return {}
     seeds = list(worlds)
@@ -124,6 +132,8 @@ def count(data: Path = DATA) -> dict[str, Any]:
                     for name, parts in split.items() if not name.startswith("all") for contrast, (arm, rival, _) in PRIMARY.items()},
         "recommended": {f"against {rival}, {panel}": compare(split[f"all, {panel}"], RECOMMENDED, rival)
                         for panel in panels for rival in (*UNTRAINED, "printed_as_is")},
+        "redrawn": {f"{contrast}, {panel}": compare({seed: f[f["panel"] == panel] for seed, f in redrawn.items()}, arm, rival)
+                    for panel in panels for contrast, (arm, rival, _) in PRIMARY.items() if redrawn},
         "exploratory": {f"{a} against {a.split('_')[0]}_as_is, {panel}": compare(split[f"all, {panel}"], a, f"{a.split('_')[0]}_as_is")
                         for panel in panels for a in trained if tuple(a.split("_", 1)) not in ARMS},
     }  # fmt: skip
@@ -179,18 +189,23 @@ def controls(data: Path = DATA) -> dict[str, Any]:
 
 def base_of(arm: str) -> str:
     """The unchanged recipe of an arm."""
-    return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_")) else "trained"
+    return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_", "kl_")) else "trained"
 
 
 def accuracies(data: Path = DATA) -> dict[str, Any]:
     """Accuracy of every system of clinic 0 on all test cases and by difficulty, from the wide tables that are there; other triage doctors.
 
-    {"panels": {panel: {system: {"all", "easy", "medium", "hard": {mean, ci, n}}}}, "triage": {doctor: {mean, ci, n}}}.
+    {"panels": {panel: {system: {"all", "easy", "medium", "hard": {mean, ci, n}}}}, "triage": {doctor: {mean, ci, n}}, "together": {panel:
+    share of cases that the policies trained apart from triage and by turns with it answer alike}}.
     """
-    found: dict[str, Any] = {"panels": {}, "triage": {}}
+    found: dict[str, Any] = {"panels": {}, "triage": {}, "together": {}}
     for name in ("controls", "tables", "rivals"):
         file = data / f"{name}.parquet"
         frame = read_wide(file) if file.exists() else pd.DataFrame({"panel": []})
+        if "simultaneous" in frame:
+            texts = pd.read_parquet(file, columns=["panel", "trained", "simultaneous"])
+            same = (texts["trained"] == texts["simultaneous"]).groupby(texts["panel"]).mean()
+            found["together"] = {str(panel): float(share) for panel, share in same.items()}
         for doctor, told in frame.attrs.get("triage", {}).items():
             right, n = told["right"], told["n"]
             found["triage"][doctor] = {"mean": right / n, "ci": list(wilson(right, n)), "n": n}

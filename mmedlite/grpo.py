@@ -28,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from mmedlite import dose, prompt_once
 from mmedlite.devices import check_vllm, rollouts_at_once
-from mmedlite.models import VISION_TOKENS, ImageProcessorOnly
+from mmedlite.models import VISION_TOKENS, Processor, picture_tokens
 from mmedlite.profiles import Grpo, InputError
 from mmedlite.provenance import code_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -123,7 +123,7 @@ class CurriculumTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, *args: Any, compute_entropy: bool = False, **kwargs: Any
     ) -> Any:
-        if prompt_once.can_share(model, ids, kwargs["image_grid_thw"]):
+        if prompt_once.can_share(model, ids, kwargs.get("image_grid_thw")):
             pixels, grid = kwargs["pixel_values"], kwargs["image_grid_thw"]
             size = kwargs.get("batch_size") or len(ids)  # rows at once, as TRL asks: what a pass without gradients may hold
             parts = zip(ids.split(size), mask.split(size), pixels.split([int(g.prod(1).sum()) for g in grid.split(size)]), grid.split(size),
@@ -198,7 +198,7 @@ class _Progress(TrainerCallback):
 
 def train(
     model: Any,
-    processor: ImageProcessorOnly,
+    processor: Processor,
     rows: Sequence[dict[str, Any]],
     settings: Grpo,
     out: Path,
@@ -241,8 +241,8 @@ def train(
     if "ref" in model.peft_config:  # of the stage before
         model.delete_adapter("ref")
         model.set_adapter("default")
-    never = [processor.tokenizer.convert_tokens_to_ids(t) for t in VISION_TOKENS]
-    on_gpu = torch.cuda.is_available()
+    never = picture_tokens(processor, VISION_TOKENS)
+    on_gpu, half = torch.cuda.is_available(), model.dtype == torch.float16
     # A checkpoint of other code, another seed, recipe, case order or number of processes is not taken up: its folder bears another name.
     visits = [(r["case_id"], r["prompt"], r["gamma"], r["kl_weight"]) for r in rows]
     plan = [code_sha256(), seed, micro, learning_rate, asdict(settings), visits]
@@ -255,15 +255,16 @@ def train(
         shuffle_dataset=False, temperature=settings.temperature, top_p=1.0, top_k=0, seed=seed, data_seed=seed,
         use_vllm=settings.vllm, vllm_mode="colocate",
         generation_kwargs={"logit_bias": dict.fromkeys(never, -100.0)} if settings.vllm else {"suppress_tokens": never},
-        bf16=on_gpu and torch.cuda.is_bf16_supported(), use_cpu=not on_gpu, report_to="none", logging_steps=10**6,
-        gradient_checkpointing=settings.gradient_checkpointing, disable_tqdm=True,
+        bf16=on_gpu and not half and torch.cuda.is_bf16_supported(False), fp16=on_gpu and half, use_cpu=not on_gpu, disable_tqdm=True,
+        gradient_checkpointing=settings.gradient_checkpointing, report_to="none", logging_steps=10**6,
         save_strategy="steps", save_steps=10, save_total_limit=2,  # the older one, until steps.json is beside the younger
         ddp_find_unused_parameters=False,
     )  # fmt: skip
     chats = [{**r, "prompt": [{"role": "user", "content": r["prompt"]}]} for r in rows]
 
     def look_up(part: dict[str, list[int]]) -> dict[str, list[Any]]:
-        return {name: [chats[i][name] for i in part["row"]] for name in chats[0]}
+        shown = {i: image() if callable(image := chats[i]["image"]) else image for i in set(part["row"])}  # opened for this step alone
+        return {name: [shown[i] if name == "image" else chats[i][name] for i in part["row"]] for name in chats[0]}
 
     data = Dataset.from_dict({"row": range(len(rows))}).with_transform(look_up)  # pictures stay as they are, not packed and unpacked
     holder: list[CurriculumTrainer] = []
@@ -283,18 +284,17 @@ def train(
                   "Run the same command or cell again to go on from there.")  # fmt: skip
         raise
     trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        for old in out.glob("checkpoints-*"):
-            shutil.rmtree(old)
+    for old in out.glob("checkpoints-*") if trainer.accelerator.is_main_process else ():
+        shutil.rmtree(old)
     model.eval()
     return trainer.step_log
 
 
 def picture_rows(
-    pictures: Sequence[Image.Image], prompts: Sequence[str], options: Sequence[Sequence[str]], answers: Sequence[int],
-    case_ids: Sequence[str], gamma: Sequence[float], kl_weight: Sequence[float],
+    pictures: Sequence[Image.Image | Callable[[], Image.Image]], prompts: Sequence[str], options: Sequence[Sequence[str]],
+    answers: Sequence[int], case_ids: Sequence[str], gamma: Sequence[float], kl_weight: Sequence[float],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The rows that :func:`train` takes, from columns of equal length."""
+    """The rows that :func:`train` takes, from columns of equal length; a picture may be a function that opens it."""
     names = ("image", "prompt", "options", "answer", "case_id", "gamma", "kl_weight")
     columns = (pictures, prompts, map(list, options), map(int, answers), case_ids, map(float, gamma), map(float, kl_weight))
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -28,7 +28,8 @@ def fit_ideal_reader(
     import torch
     from torch import nn
 
-    slots, mean, scale = int(np.max(n_options)), features.mean(axis=0), features.std(axis=0) + 1e-6
+    slots = int(np.max(n_options)) if options is None else np.shape(options)[1]  # other cases may offer more than those it is fitted on
+    mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
 
     def inputs(features: np.ndarray, panel: Any, n_options: Any, options: Any) -> tuple[torch.Tensor, torch.Tensor]:
         n, count = len(features), np.asarray(n_options)

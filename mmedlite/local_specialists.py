@@ -12,7 +12,8 @@ from safetensors import safe_open
 
 from mmedlite.asks import Ask, Estimate, Form, Reply, batch_seed
 from mmedlite.cases import CaseTable
-from mmedlite.models import Answer, generate, load_adapter, load_policy, load_processor, resolve
+from mmedlite.checkpoints import resolve
+from mmedlite.models import Answer, generate, load_adapter, load_policy, load_processor
 from mmedlite.profiles import InputError
 from mmedlite.prompts import specialist_prompt
 from mmedlite.provenance import weights_sha256

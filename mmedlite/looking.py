@@ -17,12 +17,14 @@ from mmedlite.evidence import DATA, read_options, systems_of
 PICTURES = ("blank", "shuffled", "swapped", "pair")
 PANELS = ("panel_swapped", "panel_removed", "panel_adversarial", "panel_permuted")
 NOISE = (20, 40, 60, 80, 100)  # per cent of the panel's answers that are corrupted
+CASES = 800  # the first test cases of clinic 0
+IDEAL = "ideal"  # the ideal reader, which is no policy
 
 
 def policies_of(frame: pd.DataFrame) -> list[str]:
-    """The policies of the table, "untrained" first, then the stages in the order of training."""
+    """The policies of the table, "untrained" first, then the stages in the order of training, the ideal reader last."""
     found = [name.removesuffix("_own") for name in systems_of(frame) if name.endswith("_own")]
-    return sorted(found, key=lambda name: ("untrained", "easy", "medium", "hard").index(name))
+    return sorted(found, key=lambda name: ("untrained", "easy", "medium", "hard", IDEAL).index(name))
 
 
 def changes(frame: pd.DataFrame, policy: str) -> dict[str, dict[str, Any]]:
@@ -67,7 +69,8 @@ def count(data: Path = DATA) -> dict[str, Any]:
     for panel, frame in read_options(file).groupby("panel") if file.exists() else ():
         frame, names = frame.reset_index(drop=True), policies_of(frame)
         outcomes = {name: noise_outcomes(frame, name) for name in names}
-        flatter = paired_difference(slopes(outcomes[names[-1]]), slopes(outcomes["untrained"]), frame["case_id"])
+        trained = [name for name in names if name != IDEAL][-1]
+        flatter = paired_difference(slopes(outcomes[trained]), slopes(outcomes["untrained"]), frame["case_id"])
         found[str(panel)] = {
             "n": len(frame), "changes": {name: changes(frame, name) for name in names},
             "own": {name: float(o[:, 0].mean()) for name, o in outcomes.items()},

@@ -1,13 +1,14 @@
-"""The policy: a Qwen2.5-VL of any size, loaded image-only, with the features of the frozen vision tower computed once.
+"""The policy: a Qwen2.5-VL of any size, loaded image-only and with the work that rollouts have in common shared; or another backbone.
 
-No torchvision and no remote code: the processor is built from its parts and loaded by its class.
+No torchvision and no remote code: the processor is built from its parts and loaded by its class. Any other image-text model of
+transformers with a chat template serves too (the paper also trained InternVL2.5), without the sharing.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,21 +17,31 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from PIL import Image
 from safetensors import safe_open
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
 from trl.trainer.utils import add_fused_lm_head
 
-from mmedlite import prompt_once
-from mmedlite.profiles import ROOT, InputError, Lora
+from mmedlite import features, prompt_once
+from mmedlite.checkpoints import RESTORE, model_type, resolve
+from mmedlite.profiles import InputError, Lora
 from mmedlite.prompts import message
 
 logging.disable_progress_bar()  # "Loading weights", once a checkpoint, says nothing of a run's progress
 
-LANGUAGE_LINEAR = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LANGUAGE_LINEAR = r".*(language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+QWEN = "qwen2_5_vl"
+Processor = Any  # of a Qwen2.5-VL ``ImageProcessorOnly``, of another backbone its own
 
 
 class ImageProcessorOnly(Qwen2_5_VLProcessor):
@@ -66,121 +77,67 @@ class ImageProcessorOnly(Qwen2_5_VLProcessor):
         return out
 
 
-def load_processor(folder: str | Path) -> ImageProcessorOnly:
-    """Read image processor, tokenizer and chat template of a Qwen2.5-VL checkpoint folder; left padding, as generation needs.
+def load_processor(folder: str | Path, max_pixels: int = 0) -> Processor:
+    """Read image processor, tokenizer and chat template of a checkpoint folder; left padding, as generation needs.
+
+    A Qwen2.5-VL gets larger pictures made smaller than ``max_pixels``; 0: as the checkpoint says, which other backbones always do.
 
     Raises:
-        InputError: one of its files is missing or damaged.
+        InputError: one of its files is missing or damaged, or it has no chat template.
     """
-    folder = Path(folder)
+    kind = model_type(folder := Path(folder))
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        image = Qwen2VLImageProcessorPil.from_pretrained(folder)
+        if kind != QWEN:
+            processor = AutoProcessor.from_pretrained(folder, padding_side="left")
+        else:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
+            template = tokenizer.chat_template
+            if template is None and (file := folder / "chat_template.json").exists():  # where the hub keeps it for some
+                template = json.loads(file.read_text(encoding="utf-8"))["chat_template"]
+            image = Qwen2VLImageProcessorPil.from_pretrained(folder, **({"max_pixels": max_pixels} if max_pixels else {}))
+            processor = ImageProcessorOnly(image_processor=image, tokenizer=tokenizer, chat_template=template)
     except Exception as error:
-        what = f"cannot read tokenizer or image processor: {error}"
-        raise InputError(what, str(folder), "restore the folder from git, or run `make artifacts`") from error
-    return ImageProcessorOnly(image_processor=image, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+        raise InputError(f"cannot read tokenizer or image processor: {error}", str(folder), RESTORE) from error
+    if not processor.chat_template:
+        raise InputError("the checkpoint has no chat template", str(folder), "use an instruction-tuned model")
+    return processor
 
 
-def resolve(path: str | Path) -> Path:
-    """A path of a profile: absolute, or relative to the repository.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    full = Path(path) if Path(path).is_absolute() else ROOT / path
-    if not full.exists():
-        raise InputError("no such model folder", str(full), "run `make artifacts`, or name an existing checkpoint in the profile")
-    return full
-
-
-class FeatureMemory:
-    """Features of pictures by key, the youngest ``limit`` bytes of them, on the CPU."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size = limit, 0
-        self.kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
-
-    def add(self, key: bytes, features: torch.Tensor) -> None:
-        """Remember; the oldest go first."""
-        self.kept[key] = features
-        self.size += features.nbytes
-        while self.size > self.limit:
-            self.size -= self.kept.popitem(last=False)[1].nbytes
-
-
-MEMORY = FeatureMemory(2**30)  # of this process: policies that stand on one tower share it
-
-
-def share_image_features(model: Any, memory: FeatureMemory = MEMORY) -> None:
-    """Encode each image once: remember the output of the frozen tower by the hash of its weights and of the image's pixels.
-
-    The weights are hashed again where PyTorch counts a write; one through ``.data`` it does not count.
-    """
-    core = model.model
-    encode: Callable[..., Any] = core.get_image_features
-    towers: dict[tuple[int, ...], bytes] = {}  # hash of the weights, as long as nobody has written to them
-
-    def tower() -> bytes:
-        written = tuple(p._version for p in core.visual.parameters())
-        if written not in towers:
-            digest = hashlib.blake2b(digest_size=16)
-            for p in core.visual.parameters():
-                digest.update(p.detach().cpu().float().numpy().tobytes())
-            towers.clear()
-            towers[written] = digest.digest()
-        return towers[written]
-
-    def get_image_features(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **kwargs: Any) -> Any:
-        if any(p.requires_grad for p in core.visual.parameters()):
-            return encode(pixel_values, image_grid_thw, **kwargs)
-        patches = pixel_values.split([int(n) for n in image_grid_thw.prod(1)])  # one (patches, channels) tensor an image
-        weights = tower()
-        keys = [
-            hashlib.blake2b(p.cpu().float().numpy().tobytes() + str(g.tolist()).encode(), digest_size=16, key=weights).digest()
-            for p, g in zip(patches, image_grid_thw, strict=True)
-        ]
-        found = {key: memory.kept[key] for key in keys if key in memory.kept}
-        new = {key: i for i, key in enumerate(keys) if key not in found}
-        if new:
-            index = list(new.values())
-            with torch.no_grad():
-                fresh = encode(torch.cat([patches[i] for i in index]), image_grid_thw[index], **kwargs).pooler_output
-            for key, features in zip(new, fresh, strict=True):
-                found[key] = features.detach().cpu()
-                memory.add(key, found[key])
-        return BaseModelOutputWithPooling(pooler_output=tuple(found[key].to(pixel_values.device) for key in keys))  # each (tokens, hidden)
-
-    core.get_image_features = get_image_features
+def picture_tokens(processor: Processor, names: Sequence[str] = VISION_TOKENS) -> list[int]:
+    """Ids of the tokens that stand for pictures and that no policy may write: ``names``, and the processor's own."""
+    known = processor.tokenizer.get_vocab()
+    return [known[name] for name in dict.fromkeys((*names, getattr(processor, "image_token", None))) if name in known]
 
 
 def share_work(model: Any) -> None:
     """Encode each image once, run each prompt once, and score tokens by TRL's head, which forms no logits of a whole batch."""
-    share_image_features(model)
+    features.share_image_features(model)
     prompt_once.share_prompts(model)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))
 
 
 def load_policy(folder: str | Path, dtype: str = "float32") -> Any:
-    """Load a Qwen2.5-VL checkpoint with its vision tower frozen and its image features shared.
+    """Load a checkpoint; of a Qwen2.5-VL with its vision tower frozen and its work shared.
 
     Args:
-        folder: checkpoint folder (absolute, or relative to the repository) with safetensors weights.
-        dtype: "float32", "bfloat16" or "float16".
+        folder: checkpoint folder (absolute, or relative to the repository) with safetensors weights, or as :func:`resolve` takes it.
+        dtype: "float32", "bfloat16" or "float16"; on a GPU without bfloat16, float16 in its place.
 
     Raises:
         InputError: the folder is missing or its weights cannot be read.
     """
-    path = resolve(folder)
+    kind = model_type(path := resolve(folder))
+    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(including_emulation=False):
+        dtype = "float16"
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa"
-        )
+        loader: Any = Qwen2_5_VLForConditionalGeneration if kind == QWEN else AutoModelForImageTextToText
+        model = loader.from_pretrained(path, dtype=getattr(torch, dtype), use_safetensors=True, attn_implementation="sdpa")
     except Exception as error:
-        raise InputError(f"cannot read the checkpoint: {error}", str(path), "restore it from git, or run `make artifacts`") from error
+        raise InputError(f"cannot read the checkpoint: {error}", str(path), RESTORE) from error
     model.requires_grad_(True)
-    model.model.visual.requires_grad_(False)
-    share_work(model)
+    if kind == QWEN:
+        model.model.visual.requires_grad_(False)
+        share_work(model)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
@@ -192,8 +149,21 @@ def lora_config(lora: Lora) -> LoraConfig:
 
 
 def new_adapter(model: Any, lora: Lora) -> PeftModel:
-    """Put a fresh, trainable LoRA adapter on ``model`` (its output is unchanged until it is trained)."""
+    """Put a fresh, trainable LoRA adapter on ``model`` (its output is unchanged until it is trained).
+
+    Raises:
+        InputError: no linear layer of a language model is found under the names that are known.
+    """
+    if not any(re.fullmatch(LANGUAGE_LINEAR, name) for name, _ in model.named_modules()):
+        what = f"a {model.config.model_type} has no linear layers of a language model under known names"
+        raise InputError(what, model.name_or_path, "use a Qwen2.5-VL, or add its names to LANGUAGE_LINEAR in models.py")
     return get_peft_model(model, lora_config(lora))
+
+
+def merged(model: PeftModel) -> Any:
+    """The policy as it is read: in float32 with its adapter added to the weights, the same function in less time; in half precision as it
+    is, since the sum would round a small adapter away."""
+    return model.merge_and_unload() if model.dtype == torch.float32 else model.eval()
 
 
 NEW_ADAPTER = "delete its folder and train again, or restore it"
@@ -242,7 +212,7 @@ class Answer(NamedTuple):
 
 @torch.no_grad()
 def generate(
-    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], max_new_tokens: int,
+    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], max_new_tokens: int,
     temperature: float = 0.0, seed: int = 0,
 ) -> list[Answer]:  # fmt: skip
     """Answer a batch of (image, prompt) pairs; greedy at temperature 0, else sampled from the full vocabulary.
@@ -255,12 +225,12 @@ def generate(
     """
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
     batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True).to(model.device)
-    ids = processor.tokenizer.convert_tokens_to_ids
     if temperature > 0:
         torch.manual_seed(seed)
     config = GenerationConfig(
         do_sample=temperature > 0, temperature=temperature or None, top_k=0, top_p=1.0, max_new_tokens=max_new_tokens,
-        eos_token_id=ids("<|im_end|>"), pad_token_id=ids("<|endoftext|>"), suppress_tokens=[ids(t) for t in VISION_TOKENS],
+        eos_token_id=processor.tokenizer.eos_token_id, pad_token_id=processor.tokenizer.pad_token_id,
+        suppress_tokens=picture_tokens(processor),
     )  # fmt: skip
     new = model.generate(**batch, generation_config=config)[:, batch["input_ids"].shape[1] :]  # (n, new)
     ended = (new == config.eos_token_id).any(1).tolist()  # (n,)
@@ -268,7 +238,7 @@ def generate(
 
 
 def completion_log_probs(
-    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str],
+    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str],
     wanted: Sequence[str],
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Log-probability of each token of ``wanted`` after prompt and ``given``: two (n, t) float tensors, values and mask.
@@ -281,13 +251,19 @@ def completion_log_probs(
     tails = processor.tokenizer(list(wanted), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
     batch, tails = batch.to(model.device), tails.to(model.device)
     ids, mask = (torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask"))
-    values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
+    if prompt_once.can_share(model, ids, batch.get("image_grid_thw")):
+        values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
+    else:
+        kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}
+        keep = tails["input_ids"].shape[1]
+        logits = model(**{**batch, **kinds, "input_ids": ids, "attention_mask": mask}).logits[:, -keep - 1 : -1].float()  # (n, t, vocabulary)
+        values = logits.log_softmax(-1).gather(2, tails["input_ids"][..., None])[..., 0]
     return values, tails["attention_mask"]
 
 
 @torch.no_grad()
 def option_log_probs(
-    model: Any, processor: ImageProcessorOnly, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str],
+    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str],
     options: Sequence[str],
 ) -> torch.Tensor:  # fmt: skip
     """Log-probability of ``options`` as the answer, each after the reasoning of its text: (n,) float, in nats.

@@ -15,6 +15,8 @@ from mmedlite.cases import Case
 from mmedlite.curriculum import bucket, majority_vote
 from mmedlite.evaluation import bucket_report, fit_colour_histogram
 from mmedlite.ideal_reader import fit_ideal_reader
+from mmedlite.model_card import write_card
+from mmedlite.models import merged
 from mmedlite.run import Run
 from mmedlite.side_by_side import ask_panels, side_by_side
 from mmedlite.summary import attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
@@ -79,7 +81,7 @@ def train_recipe(run: Run, panel: str) -> None:
     run.train_attending(panel, stages, panel)
     run.keep(run.answer(run.policy(), "untrained_panel", "validation", panel), f"{panel}/validation/untrained_panel")
     for stage in stages:
-        rows = run.answer(run.policy(f"{panel}/{stage.name}").merge_and_unload(), stage.name, "validation", panel)
+        rows = run.answer(merged(run.policy(f"{panel}/{stage.name}")), stage.name, "validation", panel)
         run.keep(rows, f"{panel}/validation/{stage.name}")
     bias_sweep(run, panel, "validation")
 
@@ -101,7 +103,7 @@ def evaluation_step(run: Run) -> dict[str, dict[str, Any]]:
 def answer_cases(run: Run, panel: str) -> None:
     """Test and shifted cases by the trained policy, the untrained one and the vote of one panel, and the untrained bias sweep."""
     last = run.stages_that_fit(panel, run.profile.attending.recipe)[-1].name
-    trained, untrained = run.policy(f"{panel}/{last}").merge_and_unload(), run.policy()  # merged: the same function, read faster
+    trained, untrained = merged(run.policy(f"{panel}/{last}")), run.policy()
     for split in (s for s in ("test", "shifted") if run.cases(s)):
         votes = [majority_vote(v) for v in run.panel(split, panel).tolist()]
         run.keep(run.choices("majority_vote", split, panel, votes), f"{panel}/{split}/majority_vote")
@@ -151,6 +153,7 @@ def summary(run: Run, panel: str) -> dict[str, Any]:
     run.update_results(attending={panel: numbers}, flip={panel: flip_numbers(run, panel)}, trust={panel: trust_numbers(run, panel)})
     if panel == [*run.profile.panels][0] and run.cases("shifted"):
         run.update_results(shifted=shifted_numbers(run, panel))
+    write_card(run, panel, numbers)
     return numbers
 
 

@@ -20,7 +20,7 @@ from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from mmedlite import grpo
-from mmedlite.models import ImageProcessorOnly, load_policy, load_processor, new_adapter
+from mmedlite.models import Processor, load_policy, new_adapter
 from mmedlite.profiles import Grpo, Lora
 from mmedlite.rewards import accuracy_reward, format_reward
 
@@ -32,7 +32,7 @@ class Job(NamedTuple):
     dtype: str
     lora: Lora
     adapter: dict[str, torch.Tensor]  # its weights before the training, on the CPU
-    arguments: tuple[Any, ...]  # what grpo.train takes behind model and processor
+    arguments: tuple[Any, ...]  # what grpo.train takes behind the model
 
 
 def several() -> bool:
@@ -81,7 +81,7 @@ def _train(job: Job) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """Train on a policy of this process's own; the step log and the adapter's weights, the same in every process."""
     model = new_adapter(load_policy(job.policy, job.dtype), job.lora)
     model.load_state_dict(job.adapter, strict=False)
-    log = grpo.train(model, load_processor(job.policy), *job.arguments)
+    log = grpo.train(model, *job.arguments)
     return log, whole_adapter(model)
 
 
@@ -92,7 +92,7 @@ def whole_adapter(model: Any) -> dict[str, torch.Tensor]:
 
 
 def train(
-    model: Any, processor: ImageProcessorOnly, rows: Sequence[dict[str, Any]], settings: Grpo, out: Path, info: dict[str, Any], seed: int,
+    model: Any, processor: Processor, rows: Sequence[dict[str, Any]], settings: Grpo, out: Path, info: dict[str, Any], seed: int,
     rewards: Sequence[grpo.Reward] = (format_reward, accuracy_reward), learning_rate: float | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """:func:`grpo.train`, by all processes of the launch.
@@ -100,9 +100,11 @@ def train(
     What several of them train, and FSDP spreads over them, is a copy of ``model``: the main process goes on with a whole one.
     """
     if not several():
-        return grpo.train(model, processor, rows, settings, out, info, seed, rewards, learning_rate)
+        log = grpo.train(model, processor, rows, settings, out, info, seed, rewards, learning_rate)
+        gc.collect()  # the trainer and its model hold each other, and the next training needs the room
+        return log
     device, base, lora = model.device, model.get_base_model(), model.peft_config["default"]
-    arguments = (rows, settings, out, info, seed, rewards, learning_rate)
+    arguments = (processor, rows, settings, out, info, seed, rewards, learning_rate)
     dtype = str(base.dtype).removeprefix("torch.")
     job = Job(base.name_or_path, dtype, Lora(lora.r, lora.lora_alpha), whole_adapter(model), arguments)
     model.to("cpu")  # room for the copy

@@ -17,15 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 # The seven departments of the paper (section 3.1), in its order.
-DEPARTMENTS = (
-    "Pathologist",
-    "Radiologist",
-    "Surgeon",
-    "Oncologist",
-    "Endocrinologist",
-    "Ophthalmologist",
-    "Dermatologist",
-)
+DEPARTMENTS = ("Pathologist", "Radiologist", "Surgeon", "Oncologist", "Endocrinologist", "Ophthalmologist", "Dermatologist")
 
 
 class InputError(ValueError):
@@ -137,6 +129,7 @@ class Profile:
     specialists: str
     source: str
     panels: dict[str, tuple[str, ...]]  # who gives each of the three answers
+    max_pixels: int  # larger pictures are made smaller, where a Qwen2.5-VL reads them; 0: as the checkpoint says
     eval_batch: int
     eval_cases: int  # test cases evaluated; 0 = all
     dtype: str
@@ -221,7 +214,8 @@ def _check(profile: Profile, file: Path) -> None:
     for name, value in positive.items():
         if value <= 0:
             raise InputError(f"'{name}' is {value}, not above 0", f"{file}, field {name}", "write a number above 0")
-    for name, value in {"seed": profile.seed, "eval_cases": profile.eval_cases, "triage.cases": profile.triage.cases}.items():
+    whole = {n: getattr(profile, n) for n in ("seed", "eval_cases", "max_pixels")} | {"triage.cases": profile.triage.cases}
+    for name, value in whole.items():
         if value < 0:
             raise InputError(f"'{name}' is {value}, below 0", f"{file}, field {name}", "write 0 or a number above it")
     if g.prompts_per_step * g.generations % g.gradient_accumulation:

@@ -56,7 +56,7 @@ def groups(ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: to
 
 def _core(model: Any) -> Any:
     """The part of a Qwen2.5-VL, however wrapped, that knows the positions of text and pictures."""
-    return next(part for part in model.modules() if hasattr(part, "rope_deltas"))
+    return next((part for part in model.modules() if hasattr(part, "rope_deltas")), None)
 
 
 def _prompts(model: Any, ids: torch.Tensor, mask: torch.Tensor, pixels: torch.Tensor, grid: torch.Tensor, first: torch.Tensor) -> Any:
@@ -153,8 +153,9 @@ NOTHING: dict[str, Any] = {"top_k": 0, "top_p": 1.0, "repetition_penalty": 1.0, 
 
 
 def can_share(model: Any, ids: torch.Tensor, grid: torch.Tensor | None) -> bool:
-    """Is there one picture a row, and attention that takes a mask of this kind?"""
-    return grid is not None and len(grid) == len(ids) and _core(model).config.text_config._attn_implementation == "sdpa"
+    """Is it a Qwen2.5-VL with one picture a row, and attention that takes a mask of this kind?"""
+    config = getattr(_core(model), "config", None) if grid is not None and len(grid) == len(ids) else None
+    return config is not None and config.model_type == "qwen2_5_vl" and config.text_config._attn_implementation == "sdpa"
 
 
 def share_prompts(model: Any) -> None:

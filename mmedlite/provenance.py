@@ -14,7 +14,8 @@ from mmedlite.profiles import ROOT
 
 # The sources that decide what is drawn, asked and learned; a change to any of them makes stored numbers stale.
 DECIDING = (
-    *("prompts", "rewards", "prompt_once", "models", "asks", "simulated", "chat", "endpoint", "local_specialists", "specialists"),
+    *("prompts", "rewards", "features", "prompt_once", "checkpoints", "models", "asks", "simulated", "chat", "endpoint"),
+    *("local_specialists", "specialists"),
     *("curriculum", "grpo", "processes", "sft", "triage", "attending", "ideal_reader", "run", "pipeline"),
 )  # evaluation and summary are not: verify follows rows and numbers again from texts, cases and opinions
 

@@ -26,11 +26,12 @@ import torch
 from mmedlite import attending, triage
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
+from mmedlite.checkpoints import resolve
 from mmedlite.curriculum import bucket, stage_order
-from mmedlite.devices import check_vllm, rollouts_at_once
+from mmedlite.devices import check_machine
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
-from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, new_adapter, resolve
+from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, merged, new_adapter
 from mmedlite.profiles import ROOT, InputError, Stage, load_profile
 from mmedlite.provenance import code_sha256, no_nan, weights_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -61,7 +62,7 @@ class Run(RunFolder):
             raise InputError(f"seed {self.seed} is below 0 or too large", "--seed", "write a whole number from 0 to 4294967295")
         self.replay, self.own_cases = replay, cases is None
         self.table = self._read_cases(cases)
-        self.processor = load_processor(resolve(self.profile.policy))
+        self.processor = load_processor(resolve(self.profile.policy), self.profile.max_pixels)
         self.store = OpinionStore(Path(folder) / "opinions", shipped=OpinionStore(self.opinions))
         policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
         self.specialists = open_specialists(self.profile)
@@ -71,8 +72,7 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": asdict(self.specialists.form),
         })  # fmt: skip
         self._check_cases()
-        rollouts_at_once(self.profile.grpo)
-        check_vllm(self.profile.grpo)
+        check_machine(self.profile, resolve(self.profile.policy))
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)
@@ -126,8 +126,7 @@ class Run(RunFolder):
         model = load_policy(self.profile.policy, self.profile.dtype)
         if adapter is None:
             return model
-        folders = [base / "adapters" / adapter for base in (self.folder, self.reference)]
-        return load_adapter(model, next((f for f in folders if f.exists()), folders[0]))
+        return load_adapter(model, self.adapter(adapter))
 
     def fresh(self) -> Any:
         """The policy with a new trainable adapter, drawn from the run's seed."""
@@ -136,8 +135,9 @@ class Run(RunFolder):
 
     def _store_training(self, model: Any, name: str, log: Sequence[Any], plan: str = "") -> None:
         model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
-        (self.folder / "adapters" / name / "made_from.json").unlink(missing_ok=True)
-        model.save_pretrained(self.folder / "adapters" / name, selected_adapters=["default"])
+        (folder := self.folder / "adapters" / name).joinpath("made_from.json").unlink(missing_ok=True)
+        model.save_pretrained(folder, selected_adapters=["default"])
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with a path of this machine; ours: model_card
         self.save_json(f"logs/{name}.json", log)
         self.save_json(f"adapters/{name}/made_from.json", {**self.facts, "plan": plan})  # last: it says that all of it is there
 
@@ -157,15 +157,13 @@ class Run(RunFolder):
         return model
 
     def routes(self, split: str) -> list[str]:
-        """Department of each case of a split by the run's triage doctor, else the reference's; Radiologist where it names none."""
-        cases, name = self.table.split(split), f"routes/{split}.json"
-        own = (self.folder / name).exists() or (self.folder / "adapters" / "triage").exists()
-        stored = (self.folder if own else self.reference) / name
-        known = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else {}
+        """Department of each case of a split by the run's triage doctor, else the reference's, else (before notebook 02, on a policy of
+        one's own) the untrained policy; Radiologist where it names none."""
+        cases, known = self.table.split(split), self.known_routes(split)
         if not all(c.case_id in known for c in cases):
-            found = triage.route(self.policy("triage").merge_and_unload(), self.processor, self.table, cases, self.profile)
-            known = {c.case_id: r for c, r in zip(cases, found, strict=True)}
-            self.save_json(name, known)
+            doctor = merged(self.policy("triage")) if self.find_adapter("triage") else self.policy()
+            found = triage.route(doctor, self.processor, self.table, cases, self.profile)
+            self.save_json(f"routes/{split}.json", known := {c.case_id: r for c, r in zip(cases, found, strict=True)})
         return [known[c.case_id] or "Radiologist" for c in cases]
 
     # Panels

@@ -101,6 +101,27 @@ class RunFolder:
                 return pd.read_parquet(file)
         raise InputError(f"no stored results '{name}'", str(self.folder), "run the earlier notebook, or `make artifacts`")
 
+    def known_routes(self, split: str) -> dict[str, str | None]:
+        """Departments that are stored, by case id: those of this run, or of the reference run where this one has no triage doctor."""
+        own = (self.folder / "routes" / f"{split}.json").exists() or (self.folder / "adapters" / "triage").exists()
+        file = (self.folder if own else self.reference) / "routes" / f"{split}.json"
+        known: dict[str, str | None] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        return known
+
+    def find_adapter(self, name: str) -> Path | None:
+        """Folder of an adapter of this run, else of the reference run where that stands on the same policy."""
+        told = self.reference / "run.json"
+        theirs = json.loads(told.read_text(encoding="utf-8"))["policy"] if told.exists() else self.facts.get("policy")
+        bases = [self.folder, *([self.reference] if theirs == self.facts.get("policy") else [])]
+        return next((folder for folder in (base / "adapters" / name for base in bases) if folder.exists()), None)
+
+    def adapter(self, name: str) -> Path:
+        """The same; InputError where neither run has it."""
+        if (found := self.find_adapter(name)) is None:
+            fix = "train it first: `mmedlite run`, or the earlier notebook"
+            raise InputError(f"no adapter '{name}' of this policy", str(self.folder), fix)
+        return found
+
     def log(self, name: str) -> list[dict[str, Any]]:
         """A training log of this run, else of the reference run: one row a step."""
         for file in (base / "logs" / f"{name}.json" for base in self._folders()):

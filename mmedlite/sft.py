@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from mmedlite.models import ImageProcessorOnly, completion_log_probs
+from mmedlite.models import Processor, completion_log_probs
 
 
 def train(
-    model: Any, processor: ImageProcessorOnly, picture: Callable[[int], Image.Image], prompts: Sequence[str], gold: Sequence[str],
+    model: Any, processor: Processor, picture: Callable[[int], Image.Image], prompts: Sequence[str], gold: Sequence[str],
     steps: int, batch: int, seed: int, learning_rate: float,
 ) -> list[float]:  # fmt: skip
     """Fit the trainable weights of ``model`` to ``gold`` completions; returns the loss (nats a token) of each update.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable
 from mmedlite.grpo import Reward, picture_rows
-from mmedlite.models import ImageProcessorOnly, generate
+from mmedlite.models import Processor, generate
 from mmedlite.processes import train
 from mmedlite.profiles import DEPARTMENTS, Profile
 from mmedlite.prompts import triage_prompt
@@ -20,7 +21,7 @@ from mmedlite.rewards import accuracy_reward, format_reward
 
 
 def train_triage(
-    model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile, out: Path, seed: int,
+    model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], profile: Profile, out: Path, seed: int,
     rewards: Sequence[Reward] = (format_reward, accuracy_reward),
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train the adapter of ``model`` on the cases with a known department; returns the step log (see :func:`grpo.train`)."""
@@ -31,14 +32,14 @@ def train_triage(
     chosen = [known[int(i)] for i in order]
     n = len(chosen)
     rows = picture_rows(
-        [table.open_image(c) for c in chosen], [triage_prompt()] * n, [DEPARTMENTS] * n,
+        [partial(table.open_image, c) for c in chosen], [triage_prompt()] * n, [DEPARTMENTS] * n,
         [DEPARTMENTS.index(c.specialty or "") for c in chosen], [c.case_id for c in chosen],
         [profile.triage.gamma] * n, [profile.triage.beta] * n,
     )  # fmt: skip
     return train(model, processor, rows, profile.grpo, out, {"stage": "triage"}, seed, rewards, profile.triage.learning_rate)
 
 
-def route(model: Any, processor: ImageProcessorOnly, table: CaseTable, cases: Sequence[Case], profile: Profile) -> list[str | None]:
+def route(model: Any, processor: Processor, table: CaseTable, cases: Sequence[Case], profile: Profile) -> list[str | None]:
     """Greedy department of each case; None where the policy names none."""
     found: list[str | None] = []
     size = profile.eval_batch

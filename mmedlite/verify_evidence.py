@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmedlite import evidence, looking
+from mmedlite import evidence, gain_map, looking, trust
 from mmedlite.asks import Form
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import panel_columns
@@ -27,9 +27,9 @@ from mmedlite.store import OpinionStore
 # What each file is counted from again.
 COUNTED: dict[str, Callable[[Path], dict[str, Any]]] = {
     "evidence": evidence.count, "rivals": evidence.rivals, "controls": evidence.controls, "accuracies": evidence.accuracies,
-    "looks": looking.count,
+    "looks": looking.count, "map": gain_map.count, "trust": trust.count,
 }  # fmt: skip
-WIDE = ("rivals", "controls", "tables", "looks")
+WIDE = {"rivals": None, "controls": None, "tables": None, "looks": looking.CASES, "trust": None}  # test cases of each; None: all
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -81,36 +81,72 @@ def wrong_worlds(folder: Path) -> list[str]:
     for file in files:
         frame = pd.read_parquet(file)
         if frame.attrs.get("plan") != evidence.recipe_sha256():
-            problems.append(f"worlds/{file.name}: made by another analysis plan or recipe than those of today")
+            problems.append(f"{folder.name}/{file.name}: made by another analysis plan or recipe than those of today")
         if str(frame.attrs.get("seed")) != file.stem or not frame["case_id"].str.startswith(f"phantom-{file.stem}-test-").all():
-            problems.append(f"worlds/{file.name}: its cases are those of another world")
+            problems.append(f"{folder.name}/{file.name}: its cases are those of another world")
         elif seen[frame.attrs.get("cases_sha256")] > 1:
-            problems.append(f"worlds/{file.name}: another world has the same cases")
+            problems.append(f"{folder.name}/{file.name}: another world has the same cases")
+        elif not whole_panels(frame, [f"phantom-{file.stem}-test-{i:05d}" for i in range(evidence.WORLD_TESTED)]):
+            problems.append(f"{folder.name}/{file.name}: a panel has not every test case once, in order")
         else:
-            problems += [f"worlds/{file.name}, row {n + 1}: not the case that its seed gives" for n in wrong_seeds(frame)]
+            problems += [f"{folder.name}/{file.name}, row {n + 1}: not the case that its seed gives" for n in wrong_seeds(frame)]
+    models = [pd.read_parquet(file, columns=[]).attrs.get("policy") for file in files]  # of worlds with models of their own
+    shipped = json.loads((RunFolder.reference / "run.json").read_text(encoding="utf-8"))["policy"]
+    if any(models) and len({*models, shipped, None}) != len(models) + 2:
+        problems.append(f"{folder.name}: two worlds share a policy, or one has the shipped policy or names none")
     return problems
 
 
+def whole_panels(frame: pd.DataFrame, case_ids: list[str]) -> bool:
+    """Has every panel each of these cases once, in their order?"""
+    return all(part["case_id"].tolist() == case_ids for _, part in frame.groupby("panel"))
+
+
 def wrong_seeds(frame: pd.DataFrame) -> list[int]:
-    """Rows of a world whose question kind, options or answer are not those that the clinic draws from the case's seed."""
+    """Rows of a world whose kind of question, options or answer are not those that the clinic draws from the case's seed, or whose
+    panel is said to be easy, hard, unanimous or right where its other columns say that it is not."""
     phantoms = importlib.import_module("data_prep.phantoms")
     wrong = []
-    for number, (case_id, options, answer) in enumerate(zip(frame["case_id"], frame["options"], frame["answer"], strict=True)):
-        _, world, split, index = case_id.split("-")
+    for number, row in enumerate(frame.to_dict("records")):
+        _, world, split, index = row["case_id"].split("-")
         facts = phantoms.sample(int(world) * 10_000_000 + phantoms._FIRST_SEED[split] + int(index), phantoms.DIALS)
-        if json.loads(options) != list(facts["options"]) or facts["options"].index(facts["text"]) != answer:
+        kind, answer = "yes_no" if facts["kind"] in ("present", "side") else "choice", facts["options"].index(facts["text"])
+        easy = bool(row["unanimous"]) and row["panel_vote"] == answer
+        asked = json.loads(row["options"]) == list(facts["options"]) and row["answer"] == answer and row["question_type"] == kind
+        if not asked or easy != (row["difficulty"] == "easy") or (row["difficulty"] == "hard" and row["panel_vote"] == answer):
             wrong.append(number)
     return wrong
 
 
-def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels) -> list[str]:
-    """Problems with a wide table of clinic 0: facts that are not those of the case or its panel, answers that the reference run has not.
+def wrong_trust(file: Path, run: RunFolder) -> list[str]:
+    """Problems with stored probabilities of following the majority: no probability, one without a majority, or far from the answers.
 
-    run: the reference run. panels: what its specialists said.
+    They cannot be computed without the policies: a policy that gives the majority's option more than half must have answered so, in all
+    but a few cases (its greedy text is chosen token by token).
+    """
+    frame, problems = pd.read_parquet(file), []
+    for panel, part in frame.groupby("panel"):
+        for column, system in (("p_untrained", "untrained_panel"), ("p_trained", "trained")):
+            p, vote = part[column].to_numpy(float), part["panel_vote"].to_numpy()
+            if (np.isnan(p) != (vote < 0)).any() or ((p < 0) | (p > 1)).any():
+                problems.append(f"{file.name}, {panel}, {column}: no probability, or one without a majority")
+            said = run.rows(f"{panel}/test/{system}").set_index("case_id").loc[part["case_id"], "option"].to_numpy()
+            if (agree := float(((p > 0.5) == (said == vote))[vote >= 0].mean())) < 0.95:
+                problems.append(f"{file.name}, {panel}, {column}: agrees with the stored answers in {agree:.0%} of the cases alone")
+    return problems
+
+
+def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels, tested: int | None = None) -> list[str]:
+    """Problems with a wide table of clinic 0: cases that are missing, facts that are not those of the case or its panel, answers that the
+    reference run has not.
+
+    run: the reference run. panels: what its specialists said. tested: how many of the test cases the table holds; None: all.
     """
     frame = pd.read_parquet(file)
     if frame.attrs.get("cases_sha256") != table.sha256:
         return [f"{file.name}: made with another case table"]
+    if not whole_panels(frame, [c.case_id for c in table.split("test")][:tested]):
+        return [f"{file.name}: a panel has not every test case once, in order"]
     routes, cases = json.loads((run.folder / "routes" / "test.json").read_text(encoding="utf-8")), {c.case_id: c for c in table}
     systems, problems = evidence.systems_of(frame), []
     for number, row in enumerate(frame.to_dict("records"), start=1):
@@ -134,12 +170,15 @@ def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels) ->
 
 def wrong_evidence(folder: Path, table: CaseTable) -> list[str]:
     """Every problem of ``figures/data``; table: the cases of clinic 0."""
-    problems = [*wrong_counts(folder), *wrong_worlds(folder / "worlds")]
+    problems = [*wrong_counts(folder), *wrong_worlds(folder / "worlds"), *wrong_worlds(folder / "redrawn")]
     run = RunFolder(RunFolder.reference, {"cases_sha256": table.sha256})
     panels = panels_of_run(run, table)
-    for file in (folder / f"{name}.parquet" for name in WIDE):
+    said_by: dict[str, tuple[Panels, int | None]] = {name: (panels, tested) for name, tested in WIDE.items()}
+    said_by |= {f"map/{cell}": (gain_map.dialled(cell, table), gain_map.CASES) for cell in gain_map.CELLS}
+    for file, (of_file, tested) in ((folder / f"{name}.parquet", told) for name, told in said_by.items()):
         try:
-            problems += wrong_facts(file, table, run, panels) if file.exists() else [f"{file.name}: missing"]
+            problems += wrong_facts(file, table, run, of_file, tested) if file.exists() else [f"{file.name}: missing"]
+            problems += wrong_trust(file, run) if file.name == "trust.parquet" and file.exists() else []
         except Exception as error:
             problems.append(f"{file.name}: cannot be checked ({type(error).__name__}: {error})")
     return problems

@@ -125,6 +125,7 @@ seed = 0
 policy = "POLICY"
 specialists = "SPECIALISTS"
 source = "phantoms"
+max_pixels = 0
 eval_batch = 64
 eval_cases = 0
 dtype = "float32"

@@ -69,7 +69,7 @@ def test_rows_of_a_stage(monkeypatch: pytest.MonkeyPatch, clinic: CaseTable, sma
         assert (row["gamma"], row["kl_weight"]) == expected
         assert row["prompt"] == attending.prompt_of(cases[i], "Surgeon", panel[i]) and PANEL_ROLE in row["prompt"]
         assert row["answer"] == cases[i].answer and row["options"] == list(cases[i].options)
-        assert row["image"].tobytes() == clinic.open_image(cases[i], 0).tobytes()
+        assert row["image"]().tobytes() == clinic.open_image(cases[i], 0).tobytes()
 
 
 def test_without_panel_the_same_cases_are_seen(monkeypatch: pytest.MonkeyPatch, clinic: CaseTable, small: Profile) -> None:

@@ -28,6 +28,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
         policy=str(tmp_path),
         specialists="",
         source="phantoms",
+        max_pixels=0,
         panels=("diverse",),
         eval_batch=1,
         eval_cases=0,

@@ -243,12 +243,12 @@ def test_effective_doctors_from_the_variance_of_a_mean() -> None:
 
 
 @pytest.mark.parametrize(("accuracy", "rho"), [(0.7, 0.2), (0.6, 0.5), (0.75, 0.8)])
-def test_implied_correlation_is_that_of_a_beta_binomial(accuracy: float, rho: float) -> None:
+def test_implied_panel_is_that_of_a_beta_binomial(accuracy: float, rho: float) -> None:
     """Shares drawn from beta-distributed difficulty give back the correlation; so do the paper's, between one and two doctors."""
     spread = 1 / rho - 1
     right = np.random.default_rng(5).beta(accuracy * spread, (1 - accuracy) * spread, 400_000)
-    assert ev.implied_correlation((right**3).mean(), ((1 - right) ** 3).mean()) == pytest.approx(rho, abs=0.01)
-    assert 1.1 < ev.effective_doctors(ev.implied_correlation(8321 / 12356, 2626 / 12356)) < 1.2
+    assert ev.implied_panel((right**3).mean(), ((1 - right) ** 3).mean()) == pytest.approx((accuracy, rho), abs=0.01)
+    assert 1.1 < ev.effective_doctors(ev.implied_panel(8321 / 12356, 2626 / 12356)[1]) < 1.2
 
 
 def test_bucket_report_without_variation_and_redraw() -> None:

@@ -11,7 +11,7 @@ import torch
 from figures import grpo_speed
 from figures.grpo_speed import agreement, measure, run_side
 from mmedlite import prompt_once
-from mmedlite.models import MEMORY
+from mmedlite.features import MEMORY
 from mmedlite.rewards import format_reward
 from tests.small import SETTINGS, chance, policy, processor, rows
 

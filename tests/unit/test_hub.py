@@ -29,6 +29,7 @@ FAILURES = {
     "offline": (OfflineModeIsEnabled("no"), "cannot download it (OfflineModeIsEnabled)", "run the same command again"),
     "not in the cache": (LocalEntryNotFoundError("no"), "cannot download it", "run the same command again"),
     "server error": (HfHubHTTPError("no", response=ANSWER), "cannot download it", "--source"),
+    "a broken line": (httpx.RemoteProtocolError("no"), "cannot download it (RemoteProtocolError)", "run the same command again"),
     "disk full": (OSError(28, "No space left on device"), "cannot download it (OSError)", "--source"),
 }  # fmt: skip
 

@@ -130,15 +130,15 @@ def test_a_stopped_build_goes_on(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
     noise(1).save(tmp_path / "a.png")
-    first = from_file(tmp_path / "a.png").key
+    first = from_file(tmp_path, "a.png").key
     noise(2, (30, 30)).save(tmp_path / "a.png")
-    assert from_file(tmp_path / "a.png").key != first
+    assert from_file(tmp_path, "a.png").key != first
     with TableWriter(tmp_path / "t") as out:
         stored = Stored(out)
-        row = stored.add(from_file(tmp_path / "a.png"))
+        row = stored.add(from_file(tmp_path, "a.png"))
         (out.out / row["path"]).unlink()
         assert not Stored(out).known  # its picture is gone: it is stored anew
-        assert stored.add(from_file(tmp_path / "a.png")) == row
+        assert stored.add(from_file(tmp_path, "a.png")) == row
         out.add_image(noise(2, (30, 30)))
         out.add(Case("a", "made", "test", (row["path"],), (row["sha256"],), "?", ("yes", "no"), 0, "CT", None, "yes_no", "MIT"))
 
@@ -236,11 +236,28 @@ def test_ten_thousand_damaged_rows_cost_no_good_one(tmp_path: Path) -> None:
     assert data_prep(["slake", "--source", str(tmp_path / "s"), "--out", str(tmp_path / "t")]) == 0
     ids = {c.case_id for c in read_table(tmp_path / "t")}
     assert {f"slake-{n}" for n in range(50)} <= ids and "slake--1" in ids
+    assert {c.question for c in read_table(tmp_path / "t")} <= {"Is it?", "zh", "maybe", "CLOSED", "x" * 5000, "是"}  # no None, no list
     assert card(tmp_path / "t")["dropped"]["count"] + len(ids) == len(rows) + 2
 
 
 def test_a_picture_below_the_smallest_side_is_the_only_one_refused() -> None:
     side = pictures.SMALLEST
-    assert pictures.usable(noise(0, (side, side))).size == (side, side)
+    pictures.usable((side, side))
     with pytest.raises(InputError, match=f"a side is below {side}"):
-        pictures.usable(noise(0, (side - 1, 200)))
+        pictures.usable((side - 1, 200))
+
+
+def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "load_rgb", lambda file: pytest.fail("decoded"))
+    with pytest.raises(InputError, match="more than 100,000,000 pixels"):
+        pictures.read(io.BytesIO(encoded(Image.new("1", (12_000, 9_000)))))
+
+
+def test_a_name_that_climbs_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    noise(0).save(tmp_path / "secret.png")
+    (tmp_path / "images").mkdir()
+    for name in ("../secret.png", str(tmp_path / "secret.png")):
+        with pytest.raises(InputError, match="climbs out of the folder"):
+            from_file(tmp_path / "images", name).load()
+    with pytest.raises(InputError, match="missing image"):
+        from_file(tmp_path / "images", "x" * 5000).load()

@@ -15,11 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each module imports only from those before it (doctor, demo and plan stand beside cli, which starts them).
 ORDER = [
-    *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "prompt_once", "models", "opinions", "store"),
+    *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "features", "prompt_once", "checkpoints", "models"),
+    *("opinions", "store"),
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
-    *("summary", "evidence", "looking", "rescore", "run", "side_by_side", "pipeline", "checks", "verify_evidence", "verify"),
+    *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "side_by_side"),
+    *("model_card", "pipeline", "checks", "verify_evidence", "verify"),
     *("plots", "paper_audit"),
     *("claims", "report", "widgets"),
     *("inspector", "store_demo", "doctor", "demo", "plan", "cli", "__main__"),

@@ -26,6 +26,7 @@ def table(folder: Path, n: int = 400) -> Path:
     seen = {"own": answer, "blank": np.zeros(n, int), "shuffled": np.zeros(n, int), "swapped": rng.integers(0, 4, n), "pair": pair}
     every = ("own", *PICTURES, *PANELS, *(f"noise_{s}" for s in NOISE))
     columns = {f"untrained_{c}": said.get(c, answer) for c in every} | {f"hard_{c}": seen.get(c, answer) for c in every}
+    columns |= {f"{looking.IDEAL}_{c}": said.get(c, answer) for c in every}
     texts = {k: v.astype(str) for k, v in columns.items()}
     facts = {"panel": "diverse", "case_id": [f"c{i}" for i in range(n)], "question_type": kind, "answer": answer, "pair_answer": pair}
     frame = pd.DataFrame({**facts, "options": json.dumps(list("abcd")), **texts})
@@ -57,6 +58,7 @@ def test_slope_under_noise(found: dict) -> None:  # type: ignore[type-arg]
     assert noise["accuracy"]["untrained"][0] == 1 and noise["accuracy"]["untrained"][-1] == 0 and noise["shares"] == [0, *NOISE]
     assert noise["slope"]["untrained"] == pytest.approx(-1, abs=0.05) and noise["slope"]["hard"] == 0
     assert noise["flatter"]["mean"] == pytest.approx(-noise["slope"]["untrained"]) and noise["flatter"]["low"] > 0
+    assert list(found["changes"]) == ["untrained", "hard", looking.IDEAL]  # which is no policy: the rule is about the last stage
 
 
 def test_a_slope_is_that_of_least_squares() -> None:

@@ -16,17 +16,16 @@ from tokenizers import AddedToken
 from transformers import Qwen2_5_VLProcessor
 
 from data_prep.tiny_model import IMAGE_TOKENS, TAGS, build_processor
+from mmedlite.checkpoints import resolve
+from mmedlite.features import FeatureMemory, share_image_features
 from mmedlite.models import (
     VISION_TOKENS,
-    FeatureMemory,
     completion_log_probs,
     generate,
     load_adapter,
     load_policy,
     load_processor,
     new_adapter,
-    resolve,
-    share_image_features,
 )
 from mmedlite.profiles import ROOT, InputError
 from mmedlite.prompts import FIXED_LINES, message, triage_prompt

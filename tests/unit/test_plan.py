@@ -189,7 +189,7 @@ def foreseen(monkeypatch: pytest.MonkeyPatch, **plans: Plan | InputError) -> Non
     """What `measure` is to find for each profile."""
 
     def measure(name: str) -> Plan:
-        if isinstance(found := plans[name], InputError):
+        if isinstance(found := plans.get(name, InputError("no GPU", name, "use one")), InputError):
             raise found
         return found
 
@@ -208,7 +208,7 @@ def test_the_shipped_profiles_are_planned(monkeypatch: pytest.MonkeyPatch, capsy
 def test_a_profile_that_cannot_run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     foreseen(monkeypatch, tiny=InputError("no such model folder", "policy", "restore it"))
     assert cli.main(["plan"]) == 1
-    assert capsys.readouterr().out == "tiny: cannot be timed here: no such model folder (policy). Fix: restore it\n"
+    assert "tiny: cannot be timed here: no such model folder (policy). Fix: restore it\n" in capsys.readouterr().out
     assert cli.main(["plan", "--profile", "tiny"]) == 1
     assert "error: no such model folder" in capsys.readouterr().err
 

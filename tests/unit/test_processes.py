@@ -98,6 +98,34 @@ def test_accelerate_reads_the_fsdp_configuration() -> None:
     assert not any(isinstance(m, tuple(layers)) for m in model.model.visual.modules())
 
 
+# ---- room and precision
+
+
+@pytest.mark.parametrize(("dtype", "memory", "told"), [
+    ("float32", 1 << 30, ""), ("float32", 2_000_000, "the weights alone take"), ("bfloat16", 2_000_000, "the weights alone take"),
+    ("bfloat16", 6_000_000, ""), ("float32", 4_000_000, "the weights alone take"), ("float16", 1 << 30, "float16 is for GPUs"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused(dtype: str, memory: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """About 1.2 M weights: 4.8 MB in single precision, half of it in half precision."""
+    base(shared=False).save_pretrained(tmp_path, max_shard_size="1MB")
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices.os, "sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else memory)
+    with pytest.raises(InputError, match=f"{told}.*policy and dtype") if told else contextlib.nullcontext():
+        devices.check_room(tmp_path, dtype)
+
+
+def test_a_gpus_memory_counts_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base(shared=False).save_pretrained(tmp_path)
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.cuda, "mem_get_info", lambda: (0, 3_000_000))
+    devices.check_room(tmp_path, "float16")
+    with pytest.raises(InputError, match="use a smaller checkpoint"):
+        devices.check_room(tmp_path, "float32")
+    (tmp_path / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(InputError, match=r"cannot read the checkpoint.*model\.safetensors"):
+        devices.check_room(tmp_path, "float16")
+
+
 # ---- vLLM
 
 WITH_VLLM = replace(SETTINGS, vllm=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mmedlite.cases import Case
@@ -22,6 +24,12 @@ from mmedlite.prompts import (
 
 OPTIONS = ("nodule", "mass", "normal")
 CASE = Case("c", "toy", "train", ("a",), ("0",), "Which finding?", OPTIONS, 1, "X-ray", "Radiologist", "choice", "CC0")
+
+
+def test_the_wording_of_the_panel_does_not_tell_who_is_right() -> None:
+    """Options alone are shown, in one fixed sentence: the prompt is the same whichever of them is right."""
+    for said in ([0, 0, 0], [2, None, 0], [1, 2, 0]):
+        assert len({attending_prompt(replace(CASE, answer=right), "Radiologist", said) for right in range(len(CASE.options))}) == 1
 
 
 def test_attending_prompt_states_the_panel_in_order() -> None:

@@ -194,13 +194,29 @@ def test_logs_fall_back_too(run: Run, reference: Path) -> None:
 def test_adapters_fall_back_too(run: Run) -> None:
     assert same(adapter(run.policy("triage")), adapter(policy()))
     assert not any("lora_" in name for name, _ in run.policy().named_parameters())
-    with pytest.raises(InputError, match=r"cannot read the adapter.*diverse.hard.*Fix: "):
+    with pytest.raises(InputError, match=r"no adapter 'diverse/hard' of this policy.*Fix: train it first"):
         run.policy("diverse/hard")
+    (run.reference / "run.json").write_text(json.dumps({"policy": "of another policy"}))
+    with pytest.raises(InputError, match=r"no adapter 'triage' of this policy"):  # another policy's adapter does not fit
+        run.policy("triage")
 
 
 def test_fresh_adapters_follow_the_seed(run: Run) -> None:
     assert same(adapter(run.fresh()), adapter(run.fresh()))
     assert not same(adapter(run.fresh()), adapter(again(run, "other", seed=3).fresh()))
+
+
+def test_before_its_triage_is_trained_a_policy_of_ones_own_sends_the_cases_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reference run's doctor stands on another policy; the dry run needs none at all."""
+    (run.reference / "run.json").write_text(json.dumps({"policy": "of another policy"}))
+    sent: list[Any] = []
+    monkeypatch.setattr(
+        run_module.triage, "route", lambda model, tools, table, cases, profile: (sent.append(model), ["Surgeon"] * len(cases))[1]
+    )
+    monkeypatch.setattr(run_module, "load_policy", lambda *_: "untrained")
+    monkeypatch.setattr(run.specialists, "estimate", lambda wanted: None)
+    assert cli.dry_run(run) == 0 and sent == []
+    assert set(run.routes("test")) == {"Surgeon"} and sent == ["untrained"]
 
 
 def test_routes_are_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

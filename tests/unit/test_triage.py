@@ -48,7 +48,7 @@ def test_rows_of_the_training(monkeypatch: pytest.MonkeyPatch, clinic: CaseTable
         case = clinic.by_id(row["case_id"])
         assert row["prompt"] == triage_prompt() and row["options"] == list(DEPARTMENTS)
         assert DEPARTMENTS[row["answer"]] == case.specialty and (row["gamma"], row["kl_weight"]) == (1e-4, 1e-3)
-        assert row["image"].tobytes() == clinic.open_image(case).tobytes()  # the attending's picture, not a specialist's
+        assert row["image"]().tobytes() == clinic.open_image(case).tobytes()  # the attending's picture, not a specialist's
     again = planned(monkeypatch, clinic, cases, longer)
     other = planned(monkeypatch, clinic, cases, longer, seed=1)
     assert [r["case_id"] for r in again] == [r["case_id"] for r in rows] != [r["case_id"] for r in other]

@@ -14,7 +14,7 @@ import pytest
 
 from data_prep import phantoms
 from data_prep.drawing import draw
-from mmedlite import evidence, verify, verify_evidence
+from mmedlite import evidence, gain_map, verify, verify_evidence
 from mmedlite.cases import Case, CaseTable, image_sha256
 from mmedlite.profiles import ROOT
 from mmedlite.run_folder import RunFolder
@@ -47,7 +47,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "worlds").mkdir()
     for seed in evidence.world_seeds()[:3]:
         wide(NAMES, seed).to_parquet(folder / "worlds" / f"{seed}.parquet")
-    wide((*evidence.UNTRAINED, "trained"), 1).to_parquet(folder / "rivals.parquet")
+    wide((*evidence.UNTRAINED, "trained", "specialist_1", "specialist_2", "specialist_3"), 1).to_parquet(folder / "rivals.parquet")
+    (folder / "map").mkdir()
+    wide((*evidence.UNTRAINED, evidence.RECOMMENDED), 2).to_parquet(folder / "map" / f"{gain_map.CELLS[0]}.parquet")
     for name, count in verify_evidence.COUNTED.items():
         (folder / f"{name}.json").write_text(json.dumps(count(folder)))
     verify.write_manifest(folder)
@@ -58,7 +60,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy; the invented cases have no pictures, so what needs the clinic is tested by itself below."""
     monkeypatch.setattr(verify_evidence, "wrong_facts", lambda *_: [])
-    monkeypatch.setattr(verify_evidence, "WIDE", ("rivals",))
+    monkeypatch.setattr(verify_evidence, "WIDE", {"rivals": None})
+    monkeypatch.setattr(evidence, "WORLD_TESTED", 40)
+    monkeypatch.setattr(gain_map, "CELLS", gain_map.CELLS[:1])
     monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
     return Path(shutil.copytree(made, tmp_path / "data"))
 
@@ -94,6 +98,14 @@ def other_world(data: Path) -> Path:
     return data / "worlds" / f"{evidence.world_seeds()[1]}.parquet"
 
 
+def kept(file: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    """Change a table and leave what stands beside it."""
+    frame = pd.read_parquet(file)
+    changed = change(frame)
+    changed.attrs = frame.attrs
+    changed.to_parquet(file)
+
+
 def same_cases(data: Path) -> None:
     frame = pd.read_parquet(other_world(data))
     frame.attrs |= {"cases_sha256": pd.read_parquet(first_world(data)).attrs["cases_sha256"]}
@@ -116,6 +128,9 @@ FORGERIES = {
     "p": (in_json("rivals.json", lambda r: r["diverse"]["no_panel"].update(p=0.5001)), "rivals.json, diverse.no_panel.p"),
     "under another's name": (lambda data: shutil.copy(first_world(data), other_world(data)), "worlds/"),
     "the same cases twice": (same_cases, "worlds/"), "counted file gone": (lambda data: (data / "evidence.json").unlink(), "evidence.json: "),
+    "cell gone": (lambda data: (data / "map" / f"{gain_map.CELLS[0]}.parquet").unlink(), "0.45-0.00.parquet: missing"),
+    "gain": (in_json("map.json", lambda m: m["cells"]["0.45-0.00"]["gain"].update(mean=0.2)), "map.json, cells.0.45-0.00.gain.mean"),
+    "row of a world gone": (lambda data: kept(first_world(data), lambda f: f.drop(index=7)), "worlds/"),
     "no JSON": (lambda data: (data / "evidence.json").write_text("{"), "evidence.json: cannot be counted again"),
 }  # fmt: skip
 
@@ -165,6 +180,7 @@ FACTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "options": lambda f: f.assign(options=f["options"].str.replace("yes", "no")), "bucket": lambda f: f.assign(difficulty="easy"),
     "trained": lambda f: f.assign(trained=f["untrained_panel"]), "specialist": lambda f: f.assign(specialist_1=f["specialist_2"]),
     "majority": lambda f: f.assign(majority_vote="0"), "kind": lambda f: f.assign(question_type="choice"),
+    "row gone": lambda f: f.iloc[1:], "row twice": lambda f: pd.concat([f.iloc[:1], f.iloc[:1], f.iloc[2:]]),
 }  # fmt: skip
 
 
@@ -185,10 +201,39 @@ def test_facts_of_the_stored_tables_are_those_of_the_clinic(name: str, clinic: C
 
 def test_worlds_hold_the_cases_of_their_seeds() -> None:
     facts = [phantoms.sample(71 * 10_000_000 + 2_000_000 + i, phantoms.DIALS) for i in range(30)]
+    answer = np.array([f["options"].index(f["text"]) for f in facts])
     frame = pd.DataFrame({
         "case_id": [f"phantom-71-test-{i:05d}" for i in range(30)], "options": [json.dumps(f["options"]) for f in facts],
-        "answer": [f["options"].index(f["text"]) for f in facts],
+        "answer": answer, "question_type": ["yes_no" if f["kind"] in ("present", "side") else "choice" for f in facts],
+        "difficulty": "easy", "unanimous": True, "panel_vote": answer,
     })  # fmt: skip
     assert verify_evidence.wrong_seeds(frame) == []
-    frame.loc[7, "answer"] = 1 - min(1, frame.loc[7, "answer"])
-    assert verify_evidence.wrong_seeds(frame) == [7]
+    forged = frame.copy()
+    forged.loc[7, "answer"] = 1 - min(1, frame.loc[7, "answer"])
+    forged.loc[8, "question_type"] = {"yes_no": "choice", "choice": "yes_no"}[frame.loc[8, "question_type"]]
+    forged.loc[9, "difficulty"], forged.loc[10, "unanimous"], forged.loc[11, "panel_vote"] = "hard", False, -1
+    assert verify_evidence.wrong_seeds(forged) == [7, 8, 9, 10, 11]
+
+
+def test_worlds_with_models_of_their_own_have_other_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
+    monkeypatch.setattr(evidence, "WORLD_TESTED", 40)
+    shipped = json.loads((RunFolder.reference / "run.json").read_text())["policy"]
+    for policies, fine in ((("a", "b"), True), (("a", "a"), False), (("a", shipped), False), (("a", None), False)):
+        for seed, policy in zip((1, 2), policies, strict=True):
+            frame = wide(NAMES, seed)
+            frame.attrs |= {"policy": policy}
+            frame.to_parquet(tmp_path / f"{seed}.parquet")
+        assert (verify_evidence.wrong_worlds(tmp_path) == []) == fine, policies
+
+
+@pytest.mark.parametrize("forge", [
+    lambda f: f.assign(p_trained=(f["panel_vote"] == f["answer"]).astype(float)), lambda f: f.assign(p_trained=1.5),
+    lambda f: f.assign(p_untrained=0.5), lambda f: f.assign(p_trained=f["p_trained"].where(f.index != 3)),
+])  # fmt: skip
+def test_stored_probabilities_go_with_the_stored_answers(forge: Callable[[pd.DataFrame], pd.DataFrame], tmp_path: Path) -> None:
+    stored = pd.read_parquet(evidence.DATA / "trust.parquet")
+    run = RunFolder(RunFolder.reference, {"cases_sha256": stored.attrs["cases_sha256"]})
+    assert verify_evidence.wrong_trust(evidence.DATA / "trust.parquet", run) == []
+    forge(stored).to_parquet(file := tmp_path / "trust.parquet")
+    assert verify_evidence.wrong_trust(file, run)
