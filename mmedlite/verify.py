@@ -132,11 +132,12 @@ def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]
 
 
 def _eval_cases(run: RunFolder) -> int | None:
-    """How many test cases the run's profile answers, 0 for all; None for a profile that is not one of the kit's."""
-    made = run.folder / "run.json"
+    """How many test cases the run's profile answers, 0 for all; None for a profile that is not one of the kit's, whatever its name."""
     try:
-        return load_profile(str(json.loads(made.read_text(encoding="utf-8"))["profile"])).eval_cases if made.is_file() else None
-    except (InputError, KeyError, ValueError):
+        made = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+        profile = load_profile(str(made["profile"]))
+        return profile.eval_cases if profile.sha256() == made["config_sha256"] else None
+    except (OSError, InputError, KeyError, ValueError):
         return None
 
 

@@ -21,6 +21,7 @@ from mmedlite.asks import Ask, Form
 from mmedlite.cases import Case, CaseTable, TableWriter, read_table
 from mmedlite.evaluation import result_row
 from mmedlite.opinions import COLUMNS, from_line, request_key, to_line
+from mmedlite.profiles import load_profile
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import PICKERS
 from mmedlite.run_folder import RunFolder
@@ -397,3 +398,12 @@ def test_best_single_that_is_no_specialist_is_found(run: Path, table: CaseTable)
 def test_cases_cut_off_the_end_are_found_where_the_profile_is_known(table: CaseTable, kept: int, limit: int | None, fine: bool) -> None:
     rows = rows_of(table.split("test")[:kept], "trained")
     assert (rescore.wrong_place(rows, table, "results/diverse/test/trained.parquet", limit) == []) is fine
+
+
+def test_an_edited_copy_of_a_profile_is_not_held_against_the_kits_own(tmp_path: Path) -> None:
+    """Its name is that of the kit's profile, its settings are not: how many test cases it answers is not known."""
+    run = RunFolder(tmp_path, {})
+    assert v._eval_cases(run) is None
+    for settings, known in ((load_profile("tiny").sha256(), load_profile("tiny").eval_cases), ("0" * 64, None)):
+        (tmp_path / "run.json").write_text(json.dumps({"profile": "tiny", "config_sha256": settings}))
+        assert v._eval_cases(run) == known
