@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 
+from mmedlite.checkpoints import HUB
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 
 MEMORY_GIB = 6.0  # what the demo may use
@@ -91,9 +92,12 @@ def offline(profile: Profile) -> Finding:
     """Are the profile's weights here, so that no run needs the network?"""
     off = os.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}
     state = "model downloads are off" if off else "model downloads are allowed (HF_HUB_OFFLINE=1 forbids them)"
-    absent = [name for name in (profile.policy, profile.specialists) if not any((ROOT / name).rglob("*.safetensors"))]
+    lacking = [name for name in (profile.policy, profile.specialists) if not any((ROOT / name).rglob("*.safetensors"))]
+    later = [name for name in lacking if HUB.fullmatch(name) and not off]  # of the hub, which the first run asks
+    state += f"; the first run downloads {', '.join(later)}" if later else ""
+    absent = [name for name in lacking if name not in later]
     fix = "`git checkout artifacts` restores shipped weights, `make artifacts` rebuilds them; put others into that folder"
-    return not absent, state + (f"; no weights in {', '.join(absent)}" if absent else "; the weights are here"), fix
+    return not absent, state + (f"; no weights in {', '.join(absent)}" if absent else "" if later else "; the weights are here"), fix
 
 
 CHECKS: dict[str, Callable[[Profile], Finding]] = {

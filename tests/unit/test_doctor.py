@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -127,6 +128,17 @@ def test_missing_weights(profile: Profile, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "model.safetensors").unlink()
     assert doctor.main("small") == 1
     assert verdicts(capsys)["offline"].startswith("[FAIL]")
+
+
+def test_weights_on_the_hub_are_downloaded_unless_that_is_forbidden(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"Qwen/Qwen2.5-VL-3B-Instruct@{'a' * 40}"
+    monkeypatch.setattr(doctor, "load_profile", lambda _: replace(profile, policy=name))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert doctor.main("small") == 0 and f"the first run downloads {name}" in verdicts(capsys)["offline"]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert doctor.main("small") == 1 and f"no weights in {name}" in verdicts(capsys)["offline"]
 
 
 def test_unknown_profile(capsys: pytest.CaptureFixture[str]) -> None:
