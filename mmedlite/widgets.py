@@ -203,18 +203,19 @@ def says_did_saw(rows: Sequence[tuple[str, str, str]]) -> None:
 def four_cases(cases: Sequence[Case], options: np.ndarray) -> dict[str, int]:
     """Index of the four cases that the notebooks follow; options (n, 3): the panel's answers.
 
-    The first four-option case that is easy, that splits the panel, and that has a unanimous, wrong panel. 'mislabelled' is the next
-    easy one: its label is right, and the notebooks flip it to show what a wrong label does (simulated).
+    The first case of more than two options (of any, where those do not suffice) that is easy, that splits the panel, and that has a
+    unanimous, wrong panel. 'mislabelled' is the next easy one: its label is right, and the notebooks flip it to show what a wrong label
+    does (simulated).
     """
-    levels = bucket(options, np.array([c.answer for c in cases]))
-    choice = np.array([len(c.options) > 2 for c in cases])
+    levels, choice = bucket(options, np.array([c.answer for c in cases])), np.array([len(c.options) > 2 for c in cases])
     agreed = (options == options[:, :1]).all(axis=1) & (options[:, 0] >= 0)
-    easy, split = np.flatnonzero(choice & (levels == "easy")), np.flatnonzero(choice & (levels == "medium"))
-    wrong = np.flatnonzero(choice & agreed & (levels == "hard"))
-    if len(easy) < 2 or not len(split) or not len(wrong):
-        raise InputError("the cases do not hold all four kinds", "widgets.four_cases", "give more cases")
-    found = {"easy": easy[0], "split": split[0], "unanimous and wrong": wrong[0], "mislabelled": easy[1]}
-    return {name: int(index) for name, index in found.items()}
+    for allowed in (choice, np.full(len(cases), True)):  # a set of yes/no questions alone has its four cases too
+        easy, split = (np.flatnonzero(allowed & (levels == level)) for level in ("easy", "medium"))
+        wrong = np.flatnonzero(allowed & agreed & (levels == "hard"))
+        if len(easy) > 1 and len(split) and len(wrong):
+            found = {"easy": easy[0], "split": split[0], "unanimous and wrong": wrong[0], "mislabelled": easy[1]}
+            return {name: int(index) for name, index in found.items()}
+    raise InputError("the cases do not hold all four kinds", "widgets.four_cases", "give more cases")
 
 
 def case_cards(pictures: Sequence[Any], titles: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[str, str]:

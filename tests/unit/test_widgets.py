@@ -146,6 +146,9 @@ def test_four_cases_are_the_first_of_their_kind_with_four_options() -> None:
     assert widgets.four_cases(cases, said) == {"easy": 2, "split": 1, "unanimous and wrong": 5, "mislabelled": 6}
     with pytest.raises(InputError, match="all four kinds"):
         widgets.four_cases(cases[:5], said[:5])
+    closed = [case(2, 0) for _ in cases]  # as VQA-RAD's
+    assert widgets.four_cases(closed, np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]])) == {
+        "easy": 0, "split": 1, "unanimous and wrong": 2, "mislabelled": 3}  # fmt: skip
 
 
 def test_cards_hold_their_pictures_and_escape_their_text() -> None:
