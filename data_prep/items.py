@@ -92,7 +92,7 @@ def each(
 
 def held_out(names: Iterable[str], share: float, seed: int) -> set[str]:
     """That share of the names, drawn by hash: the same whatever their order."""
-    ordered = sorted(sorted(set(names)), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    ordered = sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
     return set(ordered[: round(share * len(ordered))])
 
 

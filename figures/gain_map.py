@@ -10,7 +10,7 @@ import re
 
 from figures._wide import write_wide
 from figures.artifacts import SEEDS
-from figures.worlds import script_sha256, train_arm, untrained
+from figures.worlds import SCRIPT, answer_missing
 from mmedlite.evidence import UNTRAINED
 from mmedlite.gain_map import CASES, CELLS, GAINED, MAP, dials_of
 from mmedlite.profiles import ROOT
@@ -43,11 +43,9 @@ def train_cell(_: Run, cell: str) -> None:
     if (file := MAP / f"{cell}.parquet").exists():
         return
     run = open_cell(cell)
-    if not run.has_own_rows("dialled/test/three_weights"):
-        untrained(run, "dialled")
-    if not run.has_own_rows(f"dialled/test/{GAINED}"):
-        train_arm(run, "dialled", *GAINED.split("_", 1))
-    write_wide(run, [*UNTRAINED, GAINED], file, script_sha256())
+    recipe, change = GAINED.split("_", 1)
+    answer_missing(run, [(recipe, change)])
+    write_wide(run, [*UNTRAINED, GAINED], file, SCRIPT)
 
 
 def main() -> None:

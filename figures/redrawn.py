@@ -9,7 +9,7 @@ from __future__ import annotations
 from data_prep import phantoms
 from data_prep.tiny_base import make_policy, make_specialists
 from figures._wide import write_wide
-from figures.worlds import SCRIPT, SIZES, train_arm, untrained
+from figures.worlds import SCRIPT, SIZES, answer_missing
 from mmedlite.evidence import ARMS, DATA, REDRAWN, UNTRAINED, WORLDS, recipe_sha256, world_seeds
 from mmedlite.profiles import ROOT
 from mmedlite.run import Run
@@ -39,12 +39,7 @@ def world(_: Run, name: str) -> None:
         return
     run = open_world(seed, draw)
     run.train_triage()
-    for panel in run.profile.panels:
-        if not run.has_own_rows(f"{panel}/test/three_weights"):
-            untrained(run, panel)
-        for arm in ARMS:
-            if not run.has_own_rows(f"{panel}/test/{'_'.join(arm)}"):
-                train_arm(run, panel, *arm)
+    answer_missing(run, ARMS)
     write_wide(run, [*UNTRAINED, *("_".join(arm) for arm in ARMS)], file, SCRIPT, plan=recipe_sha256(), policy=run.facts["policy"])
 
 

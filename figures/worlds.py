@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +85,16 @@ def untrained(run: Run, panel: str) -> None:
     run.keep(run.choices("three_weights", "test", panel, chosen), f"{panel}/test/three_weights")
 
 
+def answer_missing(run: Run, arms: Sequence[tuple[str, str]]) -> None:
+    """The untrained systems and the arms (recipe, change) whose answers are not there, on every panel of the run."""
+    for panel in run.profile.panels:
+        if not run.has_own_rows(f"{panel}/test/three_weights"):
+            untrained(run, panel)
+        for recipe, change in arms:
+            if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
+                train_arm(run, panel, recipe, change)
+
+
 def world(_: Run, name: str) -> None:
     """Every missing arm of one world, then its file; name: "<seed>", or "<seed> more" with the exploratory arms."""
     seed, *more = name.split()
@@ -92,12 +103,7 @@ def world(_: Run, name: str) -> None:
     if (OUT / f"{seed}.parquet").exists() and set(names) <= set(pd.read_parquet(OUT / f"{seed}.parquet").columns):
         return
     run = open_world(int(seed))
-    for panel in run.profile.panels:
-        if not run.has_own_rows(f"{panel}/test/three_weights"):
-            untrained(run, panel)
-        for recipe, change in arms:
-            if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
-                train_arm(run, panel, recipe, change)
+    answer_missing(run, arms)
     write_wide(run, names, OUT / f"{seed}.parquet", SCRIPT, plan=recipe_sha256())
 
 

@@ -18,7 +18,7 @@ from mmedlite.answers import parse_lenient
 from mmedlite.asks import PANEL_SIZE, Ask
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import implied_panel, paired_difference
-from mmedlite.evidence import DATA, RECOMMENDED, read_options, read_wide
+from mmedlite.evidence import DATA, RECOMMENDED, read_wide
 from mmedlite.rescore import Panels
 from mmedlite.simulated import SimulatedSpecialists
 
@@ -37,11 +37,11 @@ def dials_of(cell: str) -> tuple[float, float]:
 
 def dialled(cell: str, table: CaseTable) -> Panels:
     """What the dialled panel of a cell says of a case: three options."""
-    source, cases = SimulatedSpecialists(["dialled"], *dials_of(cell)), {c.case_id: c for c in table}
+    source = SimulatedSpecialists(["dialled"], *dials_of(cell))
 
     @cache
     def options(panel: str, case_id: str, department: str) -> list[int] | None:
-        asks = [Ask(case := cases[case_id], department, panel, i) for i in range(PANEL_SIZE)]
+        asks = [Ask(case := table.by_id(case_id), department, panel, i) for i in range(PANEL_SIZE)]
         said = [parse_lenient(reply.text, case.options).option for _, reply in next(source.answers(table, asks))]
         return [-1 if o is None else o for o in said]
 
@@ -65,10 +65,9 @@ def count(data: Path = DATA) -> dict[str, Any]:
     if not there:
         return {}
     cells = {cell: dict(zip(("accuracy", "correlation"), dials_of(cell), strict=True)) | gain(f, GAINED) for cell, f in there.items()}
-    right, said = read_wide(data / "rivals.parquet"), read_options(data / "rivals.parquet")
     three, clinic = [f"specialist_{i + 1}" for i in range(PANEL_SIZE)], {}
-    for panel, part in right.groupby("panel"):
-        wrong = said.loc[part.index, three].to_numpy() != part["answer"].to_numpy()[:, None]
+    for panel, part in read_wide(data / "rivals.parquet").groupby("panel"):
+        wrong = ~part[three].to_numpy()  # (n, 3)
         rho = float(np.corrcoef(wrong.T)[np.triu_indices(PANEL_SIZE, 1)].mean())
         clinic[str(panel)] = {"accuracy": float(1 - wrong.mean()), "correlation": rho, **gain(part, "trained")}
     table = json.loads((DATA / "paper_tables.json").read_text(encoding="utf-8"))["tables"]["3"]

@@ -77,7 +77,8 @@ def wrong_counts(folder: Path) -> list[str]:
 def wrong_worlds(folder: Path) -> list[str]:
     """Problems with the worlds: another plan, a world under another's name or twice, facts that its seed does not give."""
     files, problems = sorted(folder.glob("*.parquet")), []
-    seen = Counter(pd.read_parquet(file, columns=[]).attrs.get("cases_sha256") for file in files)
+    told = [pd.read_parquet(file, columns=[]).attrs for file in files]
+    seen = Counter(attrs.get("cases_sha256") for attrs in told)
     for file in files:
         frame = pd.read_parquet(file)
         if frame.attrs.get("plan") != evidence.recipe_sha256():
@@ -90,7 +91,7 @@ def wrong_worlds(folder: Path) -> list[str]:
             problems.append(f"{folder.name}/{file.name}: a panel has not every test case once, in order")
         else:
             problems += [f"{folder.name}/{file.name}, row {n + 1}: not the case that its seed gives" for n in wrong_seeds(frame)]
-    models = [pd.read_parquet(file, columns=[]).attrs.get("policy") for file in files]  # of worlds with models of their own
+    models = [attrs.get("policy") for attrs in told]  # of worlds with models of their own
     shipped = json.loads((RunFolder.reference / "run.json").read_text(encoding="utf-8"))["policy"]
     if any(models) and len({*models, shipped, None}) != len(models) + 2:
         problems.append(f"{folder.name}: two worlds share a policy, or one has the shipped policy or names none")
