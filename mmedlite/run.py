@@ -62,9 +62,9 @@ class Run(RunFolder):
             raise InputError(f"seed {self.seed} is below 0 or too large", "--seed", "write a whole number from 0 to 4294967295")
         self.replay, self.own_cases = replay, cases is None
         self.table = self._read_cases(cases)
-        self.processor = load_processor(resolve(self.profile.policy), self.profile.max_pixels)
+        self.processor = load_processor(checkpoint := resolve(self.profile.policy), self.profile.max_pixels)
         self.store = OpinionStore(Path(folder) / "opinions", shipped=OpinionStore(self.opinions))
-        policy = weights_sha256(resolve(self.profile.policy))  # a missing one is told now, before anything is trained
+        policy = weights_sha256(checkpoint)  # a missing one is told now, before anything is trained
         self.specialists = open_specialists(self.profile)
         self.asked, self._panels = 0, dict[tuple[Any, ...], np.ndarray]()  # opinions asked now because they were not stored
         super().__init__(folder, {
@@ -72,7 +72,7 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": asdict(self.specialists.form),
         })  # fmt: skip
         self._check_cases()
-        check_machine(self.profile, resolve(self.profile.policy))
+        check_machine(self.profile, checkpoint)
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)
