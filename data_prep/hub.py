@@ -135,9 +135,9 @@ def open_zip(file: Path) -> zipfile.ZipFile:
         raise InputError(f"not a readable zip archive ({type(error).__name__})", str(file), "download it again") from error
 
 
-def zip_json(archive: zipfile.ZipFile, name: str, fields: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
-    """:func:`json_rows` of a member of an archive; InputError where it is damaged."""
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """What a member of an archive holds; InputError where it is damaged."""
     try:
-        return json_rows(archive.read(name), Path(name).name, fields)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
         raise InputError(f"damaged archive ({type(error).__name__})", f"{archive.filename}, {name}", "download it again") from error

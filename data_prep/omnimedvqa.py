@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.departments import look_up
-from data_prep.hub import fetch, hashes, json_rows, one_of, open_zip, zip_json
+from data_prep.hub import fetch, hashes, json_rows, member, one_of, open_zip
 from data_prep.items import Item, Row, Unusable, build, each, print_sizes
 from data_prep.items import add_arguments as common
 from data_prep.pictures import Picture, from_file, from_zip
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
     if files[0].suffix == ".zip":
         archive = open_zip(files[0])
         names = sorted(n for n in archive.namelist() if QUESTIONS in n and n.endswith(".json") and not Path(n).name.startswith("._"))
-        rows = [row for n in names for row in zip_json(archive, n, FIELDS)]
+        rows = [row for n in names for row in json_rows(member(archive, n), Path(n).name, FIELDS)]
         top = names[0].split(QUESTIONS)[0] if names else ""
 
         def picture(name: str) -> Picture:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from data_prep.hub import member
 from mmedlite.cases import load_rgb
 from mmedlite.profiles import InputError
 
@@ -93,11 +94,7 @@ def from_zip(archive: zipfile.ZipFile, name: str) -> Picture:
             missing("the name of the picture climbs out of the archive")
         if not listed:
             missing()
-        try:
-            content = archive.read(name)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
-            raise InputError(f"unreadable image (damaged archive: {type(error).__name__})") from error
-        return read(io.BytesIO(content))
+        return read(io.BytesIO(member(archive, name)))
 
     return Picture(key, load)
 

@@ -71,9 +71,10 @@ def read(rows: Mapping[str, Sequence[Row]], pictures: Callable[[str], Picture], 
         if answer is None:
             if split != "test":
                 return Unusable(where, "closed question, answer not yes or no")
-            options, answer = with_distractors(text, pools[str(row["content_type"])], f"{seed}:{row['qid']}")
             if named := named_choices(str(row["question"]), text):
                 options, answer = named, [option_key(c) for c in named].index(option_key(text))
+            else:
+                options, answer = with_distractors(text, pools[str(row["content_type"])], f"{seed}:{row['qid']}")
             if len(options) < 2:
                 return Unusable(where, "no other option is known for this answer")
         modality, specialty = look_up(str(row["modality"]))

@@ -94,6 +94,13 @@ def test_names_that_climb_out_of_an_archive_are_refused(tmp_path: Path) -> None:
     (tmp_path / "b.zip").write_bytes(damaged)
     with pytest.raises(InputError, match="damaged archive"):
         from_zip(zipfile.ZipFile(tmp_path / "b.zip"), "good.png").load()
+    with zipfile.ZipFile(tmp_path / "c.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("good.png", bytes(5000))
+    whole = bytearray((tmp_path / "c.zip").read_bytes())
+    whole[38:44] = b"\xff" * 6  # of the packed bytes, behind the header
+    (tmp_path / "c.zip").write_bytes(whole)
+    with pytest.raises(InputError, match="damaged archive"):
+        from_zip(zipfile.ZipFile(tmp_path / "c.zip"), "good.png").load()
 
 
 def test_several_pictures_stand_beside_each_other() -> None:
