@@ -75,12 +75,14 @@ def wrong_counts(folder: Path) -> list[str]:
 
 
 def wrong_worlds(folder: Path) -> list[str]:
-    """Problems with the worlds: another plan, a world under another's name or twice, facts that its seed does not give."""
+    """Problems with the worlds: another plan, an arm missing, a world under another's name or twice, facts that its seed does not give."""
     files, problems = sorted(folder.glob("*.parquet")), []
     told = [pd.read_parquet(file, columns=[]).attrs for file in files]
     seen = Counter(attrs.get("cases_sha256") for attrs in told)
     for file in files:
         frame = pd.read_parquet(file)
+        if lacking := [name for name in (*evidence.UNTRAINED, *map("_".join, evidence.ARMS)) if name not in frame]:
+            problems.append(f"{folder.name}/{file.name}: without {', '.join(lacking)}, so that a contrast has a world less")
         if frame.attrs.get("plan") != evidence.recipe_sha256():
             problems.append(f"{folder.name}/{file.name}: made by another analysis plan or recipe than those of today")
         if str(frame.attrs.get("seed")) != file.stem or not frame["case_id"].str.startswith(f"phantom-{file.stem}-test-").all():

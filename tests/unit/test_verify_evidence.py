@@ -215,6 +215,15 @@ def test_worlds_hold_the_cases_of_their_seeds() -> None:
     assert verify_evidence.wrong_seeds(forged) == [7, 8, 9, 10, 11]
 
 
+def test_a_world_without_an_arm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
+    monkeypatch.setattr(evidence, "WORLD_TESTED", 40)
+    wide(NAMES, 1).to_parquet(tmp_path / "1.parquet")
+    assert verify_evidence.wrong_worlds(tmp_path) == []
+    wide(tuple(n for n in NAMES if n != "printed_kl_off"), 1).to_parquet(tmp_path / "1.parquet")
+    assert [p for p in verify_evidence.wrong_worlds(tmp_path) if "1.parquet: without printed_kl_off" in p]
+
+
 def test_worlds_with_models_of_their_own_have_other_policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_evidence, "wrong_seeds", lambda frame: [])
     monkeypatch.setattr(evidence, "WORLD_TESTED", 40)
