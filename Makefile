@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV ?= .venv
 PROFILE ?= tiny
+CASES ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -16,7 +17,7 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_NUM_THREADS ?= 1
 
 help:
-	@echo "make demo [PROFILE=tiny]  install once, run the seven notebooks, check every number"
+	@echo "make demo [PROFILE=tiny] [CASES=TABLE]  install once, run the seven notebooks, check every number"
 	@echo "make lab                  open the notebooks in Jupyter Lab"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test and make verify, then the slow suites"
@@ -36,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(STAMP)
-	@$(PY) -m mmedlite.demo --profile $(PROFILE)
+	@$(PY) -m mmedlite.demo --profile $(PROFILE) $(if $(CASES),--cases "$(CASES)")
 
 lab: $(STAMP)
 	$(PY) -m jupyter lab notebooks

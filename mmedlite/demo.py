@@ -110,18 +110,18 @@ def package_sha256() -> str:
     return digest.hexdigest()
 
 
-def open_run(profile: str) -> tuple[Path, dict[str, Any]]:
-    """The run folder to write and its state: the unfinished latest one of the same profile and code, else a new one."""
+def open_run(profile: str, cases: str = "") -> tuple[Path, dict[str, Any]]:
+    """The run folder to write and its state: the unfinished latest one of the same profile, cases and code, else a new one."""
     latest, code = ROOT / "runs" / "latest", package_sha256()
     if (latest / "demo.json").is_file():
         state = json.loads((latest / "demo.json").read_text(encoding="utf-8"))
-        if not state["finished"] and (state["profile"], state["code"]) == (profile, code):
+        if not state["finished"] and (state["profile"], state.get("cases"), state["code"]) == (profile, cases, code):
             return latest.resolve(), state
     run = ROOT / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{Path(profile).stem}"
     (run / "notebooks").mkdir(parents=True)
     latest.unlink(missing_ok=True)
     latest.symlink_to(run.name)
-    return run, {"profile": profile, "code": code, "finished": False, "notebooks": {}}
+    return run, {"profile": profile, "cases": cases, "code": code, "finished": False, "notebooks": {}}
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -157,21 +157,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; 0 if every check passed, 1 if one failed or a notebook raised, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m mmedlite.demo", description=__doc__)
     parser.add_argument("--profile", default="tiny", help="a name in mmedlite/profiles, or a .toml file")
-    profile = parser.parse_args(argv).profile
+    own = os.environ.get("MMEDLITE_CASES", "")
+    parser.add_argument("--cases", default=own, help="a case table (folder or Parquet file) instead of the profile's own")
+    args = parser.parse_args(argv)
+    profile, cases = args.profile, args.cases and str(Path(args.cases).resolve())  # the kernels run in notebooks/
     try:
         world = load_profile(profile)
     except InputError as error:
         print(error)
         return 1
     if profile.endswith(".toml"):
-        profile = str(Path(profile).resolve())  # the kernels run in notebooks/
+        profile = str(Path(profile).resolve())
+    again = f"make demo PROFILE={profile}" + (f" CASES={cases}" if cases else "")
 
     timings = ROOT / "artifacts" / "timings.json"
     known = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}
     expected: dict[str, float] = known.get(world.name, {})
-    run, state = open_run(profile)
+    run, state = open_run(profile, cases)
     save(run / "demo.json", state)
-    os.environ |= {"MMEDLITE_PROFILE": profile, "MMEDLITE_RUN": str(run)}
+    os.environ |= {"MMEDLITE_PROFILE": profile, "MMEDLITE_CASES": cases, "MMEDLITE_RUN": str(run)}
     for key, value in {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}.items():
         os.environ.setdefault(key, value)
     print(f"Run folder: {os.path.relpath(run, ROOT)} (also runs/latest)")
@@ -190,12 +194,12 @@ def main(argv: list[str] | None = None) -> int:
             with PeakMemory() as peak:
                 problem = execute(name, run, title)
         except KeyboardInterrupt:
-            print(f"\nStopped in {name}. What is done is kept; go on with: make demo PROFILE={profile}")
+            print(f"\nStopped in {name}. What is done is kept; go on with: {again}")
             return 130
         if problem:
             print(f"{name}: {problem}")
             print("Executed copies lie in runs/latest/notebooks. What came before is kept. Mend the cause, then go on:")
-            print(f"    make demo PROFILE={profile}")
+            print(f"    {again}")
             break
         minutes = (time.monotonic() - began) / 60
         done[name] = {"minutes": minutes, "cpu_minutes": cpu_minutes() - cpu, "peak_memory_gib": peak.gib}

@@ -49,7 +49,7 @@ def kit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "ROOT", tmp_path)
     monkeypatch.setattr(demo, "NOTEBOOKS", ("00_first", "01_second"))
     monkeypatch.setattr(demo, "load_profile", lambda name: type("Profile", (), {"name": name}))
-    for name in ("MMEDLITE_RUN", "MMEDLITE_PROFILE"):  # restored when the test ends
+    for name in ("MMEDLITE_RUN", "MMEDLITE_PROFILE", "MMEDLITE_CASES"):  # restored when the test ends
         monkeypatch.setenv(name, "")
     write(tmp_path, "00_first", check("first"))
     results = 'Path(os.environ["MMEDLITE_RUN"], "results.json").write_text(json.dumps({"seed": 3}))'
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_what_is_done(kit: Path) -> None:
     assert len(list((kit / "runs").iterdir())) == 2, "one run folder and the link to it"
 
 
-def test_other_code_or_profile_begins_anew(kit: Path) -> None:
+def test_other_code_profile_or_cases_begin_anew(kit: Path) -> None:
     run, state = demo.open_run("tiny")
     state["notebooks"] = {"00_first": {}}
     demo.save(run / "demo.json", state)
@@ -153,13 +153,25 @@ def test_other_code_or_profile_begins_anew(kit: Path) -> None:
     (kit / "runs" / "latest").unlink()
     (kit / "runs" / "latest").symlink_to("earlier")
     assert demo.open_run("tiny") == (run, state)
-    other, fresh = demo.open_run("gpu-3b")
-    assert other != run and not fresh["notebooks"]
+    for profile, cases in (("gpu-3b", ""), ("tiny", "/a/table")):
+        other, fresh = demo.open_run(profile, cases)
+        assert other != run and not fresh["notebooks"]
+        other.rename(other.with_name(f"{profile} {Path(cases).name}"))
+        (kit / "runs" / "latest").unlink()
+        (kit / "runs" / "latest").symlink_to("earlier")
     (kit / "runs" / "latest").unlink()
     (kit / "runs" / "latest").symlink_to("earlier")
     (kit / "mmedlite" / "code.py").write_text("x = 2\n")
     other, fresh = demo.open_run("tiny")
     assert other != run and not fresh["notebooks"] and fresh["code"] != state["code"]
+
+
+def test_notebooks_read_the_named_cases(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(kit)
+    write(kit, "00_first", f"import os\nassert os.environ['MMEDLITE_CASES'] == {str(kit / 'table')!r}\n" + check("first"))
+    write(kit, "01_second", "raise RuntimeError")
+    assert demo.main(["--cases", "table"]) == 1
+    assert f"CASES={kit / 'table'}" in capsys.readouterr().out  # how to go on
 
 
 def test_dead_kernel_is_a_failed_notebook(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
