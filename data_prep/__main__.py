@@ -22,6 +22,7 @@ SOURCES = {
     "mmmu": "MMMU Health & Medicine, validation questions",
     "merge": "several tables as one, some of them out of domain",
     "leaks": "pictures and questions that two splits of a table share",
+    "small_base": "teach the tiny models on a table of real pictures",
     "tiny_base": "train the tiny models that the kit ships",
 }
 

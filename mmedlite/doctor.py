@@ -96,7 +96,7 @@ def offline(profile: Profile) -> Finding:
     later = [name for name in lacking if HUB.fullmatch(name) and not off]  # of the hub, which the first run asks
     state += f"; the first run downloads {', '.join(later)}" if later else ""
     absent = [name for name in lacking if name not in later]
-    fix = "`git checkout artifacts` restores shipped weights, `make artifacts` rebuilds them; put others into that folder"
+    fix = "`git checkout artifacts` restores shipped weights; for others do as the first lines of the profile say"
     return not absent, state + (f"; no weights in {', '.join(absent)}" if absent else "" if later else "; the weights are here"), fix
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from figures import real_triage
+from data_prep import small_base
+from data_prep.__main__ import main as data_prep
+from figures import real_small, real_triage
+from figures.readme import READERS
 from mmedlite.run import Run
 
 STEPS = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step
@@ -74,3 +77,26 @@ def test_modality_triage_on_real_pictures(tables: Path, tmp_path: Path) -> None:
     assert found["n"] >= 100 and min(found["pictures"].values()) >= real_triage.MIN_COUNT
     assert found["trained"] > max(found["base"], found["majority"]) + 0.3
     assert not re.search(r"\.png|\.jpg|/", json.dumps({k: v for k, v in found.items() if k != "code"}))
+
+
+@pytest.mark.timeout(1800)
+def test_real_small_in_few_steps(root: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python -m figures.real_small --source DIR`, shortened: every reader answers every test case, and no picture's name is stored."""
+    text = (root / "mmedlite" / "profiles" / "real-small.toml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^steps = (60|105|120)$", "steps = 3", text.replace("data/real_small/", f"{tmp_path}/real_small/"))
+    (profile := tmp_path / "short.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(real_small, "DATA", tmp_path)
+    for name in ("POLICY_STEPS", "BASE_STEPS", "ADAPTER_STEPS"):
+        monkeypatch.setattr(small_base, name, 5)
+    *tables, models, pipeline = real_small.commands(data, tmp_path / "run")
+    for command in tables:
+        subprocess.run([sys.executable, "-m", *command], cwd=root, check=True, capture_output=True)
+    assert data_prep(models[1:]) == 0
+    pipeline[pipeline.index("real-small")] = str(profile)
+    subprocess.run([sys.executable, "-m", *pipeline], cwd=root, check=True, capture_output=True)
+    found = real_small.measure(Run(tmp_path / "run", str(profile), tmp_path / "real_small" / "cases"), tmp_path / "real_small" / "school")
+    assert set(found["by_set"]) == {"VQA-RAD", "SLAKE", "OmniMedVQA", "label sets", "all"}
+    assert found["by_set"]["all"]["n"] == found["cases"]["test"] == sum(p["n"] for name, p in found["by_set"].items() if name != "all")
+    assert all(set(READERS) <= part["accuracy"].keys() for part in found["by_set"].values())
+    assert found["by_set"]["label sets"]["accuracy"]["linear_probe"] > found["by_set"]["label sets"]["accuracy"]["text_only"]  # pictures count
+    assert not re.search(r"\.png|\.jpg", json.dumps(found)) and str(tmp_path) not in json.dumps(found)
