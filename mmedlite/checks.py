@@ -64,12 +64,23 @@ def _refuse_controls(control: Mapping[str, float], low: float, high: float, dire
             raise InputError(what, "checks", "use more cases, or a quantity that tells the two apart")
 
 
-def expect(name: str, value: float, n: int | None = None, run: str | Path | None = None) -> None:
+def applies(band: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Was this band made with the settings and on the cases of a run? facts: its config_sha256 and cases_sha256."""
+    return (band["config"], band["cases_sha256"]) == (facts["config_sha256"], facts["cases_sha256"])
+
+
+def expect(
+    name: str, value: float, n: int | None = None, run: str | Path | None = None, facts: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
     """Print PASS, WATCH (better than the band) or FAIL; n: cases measured, run: folder of the run.
 
-    Fewer cases than the band was made for widen it; InputError where that would let a control pass.
+    Fewer cases than the band was made for widen it; InputError where that would let a control pass. ``facts`` of a run for which no band
+    was made (see ``applies``): a line says so, and nothing is compared.
     """
     bands = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
+    if facts and not (name in bands and applies(bands[name], facts)):
+        print(f"no band {name}: none was made with these settings and cases")
+        return
     if name not in bands:
         known = ", ".join(sorted(bands)) or "none yet, run `make artifacts`"
         raise InputError(f"no band named '{name}'", BANDS.name, f"use one of: {known}")
@@ -92,8 +103,9 @@ def expect(name: str, value: float, n: int | None = None, run: str | Path | None
 
 def banded(results: Mapping[str, Any]) -> dict[str, tuple[float, int | None]]:
     """The numbers of results.json that have bands, by the band's name: value and cases measured (None: the band's)."""
-    numbers = {"triage_accuracy": (results["triage"]["trained"], results["triage"]["n"])}
-    for panel, found in results["attending"].items():
+    triage = results.get("triage")
+    numbers = {"triage_accuracy": (triage["trained"], triage["n"])} if triage else {}
+    for panel, found in results.get("attending", {}).items():
         numbers[f"attending_{panel}_trained"] = (found["trained"], found["n"])
         numbers[f"unanimous_{panel}_trained"] = (found["unanimous"]["trained"], None)
     return numbers
@@ -101,17 +113,18 @@ def banded(results: Mapping[str, Any]) -> dict[str, tuple[float, int | None]]:
 
 def expect_all(results: Mapping[str, Any], facts: Mapping[str, Any], run: str | Path) -> None:
     """``expect`` every number of a run's results.json whose band was made with the same settings and cases."""
-    bands = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
     for name, (value, n) in banded(results).items():
-        made = bands.get(name, {"config": None, "cases_sha256": None})
-        if (made["config"], made["cases_sha256"]) == (facts["config_sha256"], facts["cases_sha256"]):
-            expect(name, value, n, run)
-        else:
-            print(f"no band {name}: none was made with these settings and cases")
+        expect(name, value, n, run, facts)
 
 
-def check(name: str, condition: bool, hint: str, run: str | Path | None = None) -> None:
-    """Print one PASS or FAIL line for a yes/no fact; ``hint`` names the likely mistake and the next step."""
+def check(name: str, condition: bool | None, hint: str, run: str | Path | None = None) -> None:
+    """Print one PASS or FAIL line for a yes/no fact; ``hint`` names the likely mistake and the next step.
+
+    ``condition`` None: these cases hold nothing to judge it by. A line says so, and nothing is recorded.
+    """
+    if condition is None:
+        print(f"no check {name}: it does not apply, there is nothing in this run to judge it by")
+        return
     status = "PASS" if condition else "FAIL"
     _report(
         status,
