@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any, NamedTuple
 
 from mmedlite.evaluation import signed
@@ -104,8 +105,9 @@ def of_clinic(run: RunFolder, panels: Sequence[str], wide: Mapping[str, Mapping[
                 found[panel], command = wide[panel][rival]["difference"], "python -m figures.rivals"
         if found:
             claims.append(mechanism(claim, where, found, ran, command))
-    above = {p: {**(t := trust_numbers(run, p)), "mean": t["above_curve"]} for p in panels}
-    claims.append(mechanism("The policy learned to look: it lies above the untrained bias curve", "Fig. 4, in part", above, ran))
+    above = {p: {**t, "mean": t["above_curve"]} for p, t in ((p, trust_numbers(run, p)) for p in panels) if not isnan(t["low"])}
+    if above:  # a height needs panels that are unanimous and right, and such that are unanimous and wrong
+        claims.append(mechanism("The policy learned to look: it lies above the untrained bias curve", "Fig. 4, in part", above, ran))
     shifted = {p: shifted_numbers(run, p) for p in panels if run.has_rows(f"{p}/shifted/trained")}
     if shifted:
         gains = {f"{p}, over {s['gain']['over']}": s["gain"] for p, s in shifted.items()}

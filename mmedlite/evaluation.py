@@ -81,8 +81,8 @@ def paired_difference(a: Any, b: Any, clusters: Any, n_boot: int = 2000, seed: i
 
 
 def with_interval(mean: float, interval: Sequence[float]) -> str:
-    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"."""
-    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    """A share and its 95 % interval: with_interval(0.8, (0.49, 0.943)) -> "0.800 [0.490, 0.943]"; of no case: "no case"."""
+    return "no case" if np.isnan(mean) else f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def share_right(rows: pd.DataFrame) -> str:
@@ -92,8 +92,8 @@ def share_right(rows: pd.DataFrame) -> str:
 
 
 def signed(found: Mapping[str, Any]) -> str:
-    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"."""
-    return f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
+    """A difference {mean, low, high} with its interval: "+0.048 [+0.036, +0.060]"; "not measured" for nan."""
+    return "not measured" if np.isnan(found["mean"]) else f"{found['mean']:+.3f} [{found['low']:+.3f}, {found['high']:+.3f}]"
 
 
 def gap_closed(trained: float, best_baseline: float, ideal: float) -> float:
@@ -185,13 +185,19 @@ def flip_rate(df: pd.DataFrame) -> dict[str, Any]:
 
 
 def bias_curve(points: Iterable[Sequence[float]]) -> np.ndarray:
-    """(x, y) of the untrained policy at each bias to the panel -> curve (m, 2) by x; the best y where x repeats."""
+    """(x, y) of the untrained policy at each bias to the panel -> curve (m, 2) by x; the best y where x repeats.
+
+    Empty, (0, 2), where one coordinate is of no case: no panel is unanimous and right, or none is unanimous and wrong.
+    """
     best: dict[float, float] = {}
     for x, y, *_ in points:
         best[x] = max(y, best.get(x, y))
-    if not best or np.isnan(list(best.items())).any():
+    curve = np.array(sorted(best.items()), float).reshape(-1, 2)
+    if len(curve) and np.isnan(curve).all(axis=0).any():
+        return curve[:0]
+    if not best or np.isnan(curve).any():
         raise InputError("no point, or a point that is nan", "bias_curve", "add cases")
-    return np.array(sorted(best.items()), float)
+    return curve
 
 
 def above_curve(point: Sequence[float], curve: np.ndarray) -> float:
@@ -207,7 +213,7 @@ def above_curve_interval(
     """``above_curve`` of the trained policy with a paired bootstrap interval: both policies see the same drawn images.
 
     All arrays (n,) over the same cases, all with a unanimous panel: trained, untrained[bias]: correct or not;
-    panel_right: is the unanimous answer right; clusters: image ids. Gives x, y, mean, low, high, n.
+    panel_right: is the unanimous answer right; clusters: image ids. Gives x, y, mean, low, high, n; no height (nan) left of the curve.
     """
     right = np.asarray(panel_right, bool)
     policies = [np.asarray(outcome, float) for outcome in (trained, *untrained.values())]
@@ -221,7 +227,9 @@ def above_curve_interval(
         return (sums[..., 2:] / np.tile(sums[..., :2], len(policies))).reshape(*sums.shape[:-1], -1, 2)
 
     (x, y), *swept = planes(columns.sum(axis=0))
-    mean = above_curve((x, y), bias_curve(swept))
+    if x < (curve := bias_curve(swept))[0, 0]:
+        return {"x": float(x), "y": float(y), **dict.fromkeys(("mean", "low", "high"), float("nan")), "n": len(right)}
+    mean = above_curve((x, y), curve)
     sums = _resample(clusters, columns, n_boot, seed)
     sums = sums[(sums[:, :2] > 0).all(axis=1)]  # a draw without one of the two kinds of case has no point
     heights = [p[0, 1] - np.interp(p[0, 0], *bias_curve(p[1:]).T) for p in planes(sums)]

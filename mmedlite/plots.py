@@ -26,6 +26,7 @@ from mmedlite.profiles import DEPARTMENTS, InputError
 
 STYLE = Path(__file__).with_name("mmedlite.mplstyle")
 MARKERS, LINES, HATCHES = "osD^vPX", ("-", "--", ":", "-."), ("", "//", "xx")
+NO_PLANE = "none here, since in these cases no panel is unanimous and right, or none is unanimous and wrong"
 CURVES = ("reward", "format", "accuracy", "entropy", "decision_entropy", "kl", "equal_groups")
 
 
@@ -35,7 +36,7 @@ class Drawing(Figure):
     numbers: pd.DataFrame
 
 
-def draw(paint: Callable[[Drawing], None], numbers: pd.DataFrame, size: tuple[float, float] = (6.4, 4.2)) -> Drawing:
+def draw(paint: Callable[[Drawing], object], numbers: pd.DataFrame, size: tuple[float, float] = (6.4, 4.2)) -> Drawing:
     """A new figure in the kit's style; without pyplot, so that nothing is shown twice or left open."""
     with matplotlib.style.context(STYLE):
         fig = Drawing(figsize=size, layout="constrained")
@@ -80,9 +81,10 @@ def show(fig: Drawing | str, alt: str) -> None:
 
 
 def _plane(points: Mapping[str, Sequence[float]], curve: np.ndarray | None, path: bool) -> tuple[Drawing, str]:
-    """A trust plane with named dots, in order joined by arrows if ``path``, and the dots as a sentence."""
+    """A trust plane with named dots, in order joined by arrows if ``path``, and the dots as a sentence; NO_PLANE where one is nan."""
     table = pd.DataFrame([point[:2] for point in points.values()], list(points), ["x", "y"], dtype=float)
-    xy = table.to_numpy()
+    if np.isnan(xy := table.to_numpy()).any():
+        return draw(lambda fig: fig.text(0.01, 0.3, f"Trust plane: {NO_PLANE}"), table, (9.0, 0.5)), NO_PLANE
     said = [f"{name} ({x:.2f}, {y:.2f})" for name, (x, y) in zip(points, xy, strict=True)]
     if curve is not None:  # no height left of the curve
         table["above_curve"] = [evaluation.above_curve(p, curve) if p[0] >= curve[0, 0] else np.nan for p in xy]
@@ -149,21 +151,21 @@ def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float], imp
 
 
 def consultation_matrix(matrix: Any, route: Sequence[int]) -> tuple[Drawing, str]:
-    """matrix (7, 7): final accuracy for each true look (row) and consulted department; route (7,): whom triage asks."""
+    """matrix (7, 7): final accuracy for each true look (row, nan: no case) and consulted department; route (7,): whom triage asks, or -1."""
     values = np.asarray(matrix, float)
-    n = len(values)
-    names = list(DEPARTMENTS[:n])
-    table = pd.DataFrame(values, index=names, columns=names).assign(route=[names[int(r)] for r in route])
-    own, other = np.diag(values).mean(), values[~np.eye(n, dtype=bool)].mean()
-    hits = sum(int(r) == i for i, r in enumerate(route))
+    n, names = len(values), list(DEPARTMENTS[: len(values)])
+    table = pd.DataFrame(values, index=names, columns=names).assign(route=["" if r < 0 else names[int(r)] for r in route])
+    own, other = np.nanmean(np.diag(values)), np.nanmean(values[~np.eye(n, dtype=bool)])
+    hits, asked = sum(int(r) == i for i, r in enumerate(route)), sum(r >= 0 for r in route)
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
         axes.grid(False)
         picture = axes.imshow(values, cmap="cividis", vmin=0, vmax=1)
         for (row, column), value in np.ndenumerate(values):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.45 else "black")
-        for row, column in enumerate(route):
+            told = "" if np.isnan(value) else f"{value:.2f}"
+            axes.text(column, row, told, ha="center", va="center", color="white" if value < 0.45 else "black")
+        for row, column in ((row, column) for row, column in enumerate(route) if column >= 0):
             x, y = [column - 0.46, column + 0.46], [row - 0.46, row + 0.46]
             axes.plot([x[0], x[1], x[1], x[0], x[0]], [y[0], y[0], y[1], y[1], y[0]], color="C1", linewidth=2.5)
         axes.set_xticks(range(n), names, rotation=35, ha="right")
@@ -171,10 +173,8 @@ def consultation_matrix(matrix: Any, route: Sequence[int]) -> tuple[Drawing, str
         axes.set(xlabel="consulted department (framed: the learned route)", ylabel="department of the case")
         fig.colorbar(picture, label="final accuracy", shrink=0.8)
 
-    alt = (
-        f"Final accuracy by department of the case and department asked: {own:.2f} on the diagonal, {other:.2f} off; "
-        f"a right referral is worth {own - other:+.2f}. The learned route hits the diagonal in {hits} of {n} rows."
-    )
+    alt = f"Final accuracy by department of the case and department asked: {own:.2f} on the diagonal, {other:.2f} off; "
+    alt += f"a right referral is worth {own - other:+.2f}. The learned route hits the diagonal in {hits} of {asked} rows."
     return draw(paint, table, (7.0, 5.6)), alt
 
 
