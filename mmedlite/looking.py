@@ -5,11 +5,13 @@ Everything is counted from ``figures/data/looks.parquet`` (``figures.looks`` wri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from mmedlite.evaluation import paired_difference
 from mmedlite.evidence import DATA, read_options, systems_of
@@ -19,6 +21,12 @@ PANELS = ("panel_swapped", "panel_removed", "panel_adversarial", "panel_permuted
 NOISE = (20, 40, 60, 80, 100)  # per cent of the panel's answers that are corrupted
 CASES = 800  # the first test cases of clinic 0
 IDEAL = "ideal"  # the ideal reader, which is no policy
+
+
+def average(pictures: Sequence[Image.Image]) -> Image.Image:
+    """The mean of RGB pictures, each brought to the size of the first: what they have in common, without any one's finding."""
+    total = sum(np.asarray(picture.resize(pictures[0].size), float) for picture in pictures)  # one array at a time: real pictures are large
+    return Image.fromarray(np.round(total / len(pictures)).astype(np.uint8))
 
 
 def policies_of(frame: pd.DataFrame) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmedlite.asks import Ask
 from mmedlite.cases import read_table
+from mmedlite.profiles import DEPARTMENTS
 from mmedlite.simulated import SimulatedSpecialists
 from mmedlite.specialists import fetch, panel_asks
 from mmedlite.store import OpinionStore
@@ -18,8 +19,10 @@ SIMULATED = SimulatedSpecialists(["dialled"], accuracy=0.72, correlation=0.5)
 
 
 def questions(cases: Path | str, n: int) -> list[Ask]:
-    """Three questions on each of the first n validation cases."""
-    return panel_asks(read_table(cases, check_images=False).split("validation")[:n], ["Surgeon"] * n, "dialled")
+    """Three questions on each of the first n validation cases; of a smaller table, further departments are asked too."""
+    table = read_table(cases, check_images=False).split("validation")
+    pairs = [(case, d) for d in ("Surgeon", *(d for d in DEPARTMENTS if d != "Surgeon")) for case in table][:n]
+    return panel_asks([case for case, _ in pairs], [d for _, d in pairs], "dialled")
 
 
 def fill(cases: str, folder: str, n: str) -> None:

@@ -181,6 +181,15 @@ def by_group(rows: Mapping[str, pd.DataFrame], column: str) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
+def by_marker(cases: Sequence[Case]) -> dict[str, str]:
+    """case_id -> "marked" or "not marked", in order of the cases; {}, and a line that says so, where none bears the clinic's marker."""
+    kinds = {case.case_id: "marked" if case.meta.get("marked") else "not marked" for case in cases}
+    if "marked" in kinds.values():
+        return kinds
+    print("These cases bear no marker: there is nothing to split by.")
+    return {}
+
+
 def whole_log(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[pd.DataFrame, dict[str, int]]:
     """Logs of stages in order, steps counted through, with the mean reward; and the first step of each, for ``training_curves``."""
     parts = [pd.DataFrame(log) for log in stages.values()]
@@ -192,6 +201,9 @@ def whole_log(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[pd.Dat
 def reveal(guess: float | None, value: float, what: str) -> None:
     """The end of a 'Predict first': the learner's number against the run's, as HTML."""
     said = "You committed no number." if guess is None else f"You said {guess:g}, that is off by {abs(guess - value):.3g}."
+    if np.isnan(value):
+        show(f"<p>These cases hold nothing to count it by: {html.escape(what)}.</p>", what)
+        return
     show(f"<p>{html.escape(said)} {html.escape(what)}: <b>{value:.3g}</b>.</p>", what)
 
 
@@ -201,7 +213,7 @@ def says_did_saw(rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def four_cases(cases: Sequence[Case], options: np.ndarray) -> dict[str, int]:
-    """Index of the four cases that the notebooks follow; options (n, 3): the panel's answers.
+    """Index of the four cases that the notebooks follow, of those kinds that there are; options (n, 3): the panel's answers.
 
     The first case of more than two options (of any, where those do not suffice) that is easy, that splits the panel, and that has a
     unanimous, wrong panel. 'mislabelled' is the next easy one: its label is right, and the notebooks flip it to show what a wrong label
@@ -212,10 +224,12 @@ def four_cases(cases: Sequence[Case], options: np.ndarray) -> dict[str, int]:
     for allowed in (choice, np.full(len(cases), True)):  # a set of yes/no questions alone has its four cases too
         easy, split = (np.flatnonzero(allowed & (levels == level)) for level in ("easy", "medium"))
         wrong = np.flatnonzero(allowed & agreed & (levels == "hard"))
-        if len(easy) > 1 and len(split) and len(wrong):
-            found = {"easy": easy[0], "split": split[0], "unanimous and wrong": wrong[0], "mislabelled": easy[1]}
-            return {name: int(index) for name, index in found.items()}
-    raise InputError("the cases do not hold all four kinds", "widgets.four_cases", "give more cases")
+        kinds = {"easy": easy[:1], "split": split[:1], "unanimous and wrong": wrong[:1], "mislabelled": easy[1:2]}
+        if all(map(len, kinds.values())):
+            break
+    else:
+        print(f"Of the four cases these hold none that is {', '.join(name for name, at in kinds.items() if not len(at))}.")
+    return {name: int(at[0]) for name, at in kinds.items() if len(at)}
 
 
 def case_cards(pictures: Sequence[Any], titles: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[str, str]:
@@ -256,17 +270,18 @@ def order_strip(orders: Mapping[str, Sequence[str]]) -> tuple[Drawing, str]:
 
 
 def bands_figure(bands: Mapping[str, Mapping[str, Any]], mine: Mapping[str, float]) -> tuple[Drawing, str]:
-    """Each band on an axis of its own, with its seeds and this run; controls lie far outside and are named. bands: as bands.json."""
-    table = pd.DataFrame(bands).T[["low", "high", "sd"]].astype(float).assign(this_run=pd.Series(mine))
+    """Each band on an axis of its own, with its seeds and, if in ``mine``, this run; controls lie far outside, named. bands: bands.json."""
+    table = pd.DataFrame(bands).T[["low", "high", "sd"]].astype(float).assign(this_run=pd.Series(mine, dtype=float))
 
     def paint(fig: Drawing) -> None:
         panes = fig.subplots(len(bands), 1, squeeze=False).ravel()
         for axes, (name, band) in zip(panes, bands.items(), strict=True):
-            shown = [band["low"], band["high"], mine[name], *band["seeds"].values()]
+            own = [mine[name]] if name in mine else []
+            shown = [band["low"], band["high"], *own, *band["seeds"].values()]
             room = 0.15 * (max(shown) - min(shown))
             axes.axvspan(band["low"], band["high"], color="C5", alpha=0.35, linewidth=0, label="band")
             axes.plot([*band["seeds"].values()], [0.35] * len(band["seeds"]), "|", color="C0", markersize=12, label="seeds")
-            axes.plot(mine[name], 0.7, "D", color="black", markersize=5, label="this run")
+            axes.plot(own, [0.7] * len(own), "D", color="black", markersize=5, label="this run" if own else None)
             axes.set(xlim=(min(shown) - room, max(shown) + room), ylim=(0, 1), yticks=[])
             axes.ticklabel_format(useOffset=False)
             axes.set_title(name)
@@ -276,7 +291,7 @@ def bands_figure(bands: Mapping[str, Mapping[str, Any]], mine: Mapping[str, floa
         fig.legend(*panes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
 
     said = "; ".join(
-        f"{name} [{b['low']:.3f}, {b['high']:.3f}], this run {mine[name]:.3f}, controls "
+        f"{name} [{b['low']:.3f}, {b['high']:.3f}], " + (f"this run {mine[name]:.3f}, " if name in mine else "") + "controls "
         + ", ".join(f"{control} {value:.3f}" for control, value in b["control"].items()) for name, b in bands.items()
     )  # fmt: skip
     return draw(paint, table, (7.2, 0.85 * len(bands) + 0.9)), f"Bands of the seeds, each on its own axis: {said}."
