@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 
 from data_prep.__main__ import main as data_prep
 from data_prep.tiny_model import build_processor
+from mmedlite.checks import tally
+from mmedlite.demo import NOTEBOOKS, PatientKernelManager
 from mmedlite.profiles import ROOT, load_profile
 from tests.server import Server
 from tests.sets import make_mmmu, make_omni, make_rad, make_slake
@@ -79,3 +83,28 @@ def test_gpu_3b_from_end_to_end(world: Path, start: Callable[..., Server], tmp_p
     kit("verify", str(moved), "--cases", str(world / "cases"))
     again = kit("run", *where, "--out", str(moved), "--replay")  # nothing is asked or trained again
     assert json.loads((moved / "results.json").read_text(encoding="utf-8"))["attending"] == results["attending"], again
+
+
+@pytest.mark.timeout(1800)
+def test_every_notebook_runs_through(world: Path, start: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run, in order: no cell raises, and no number is held to the clinic's, whose cases these are not."""
+    start()
+    places = {"PROFILE": world / "gpu-3b.toml", "CASES": world / "cases", "RUN": tmp_path / "run"}
+    for name, place in places.items():
+        monkeypatch.setenv(f"MMEDLITE_{name}", str(place))
+    raised, printed = [], ""
+    for name in NOTEBOOKS:
+        book, resources = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4), {"metadata": {"path": str(ROOT / "notebooks")}}
+        NotebookClient(book, timeout=900, kernel_name="python3", allow_errors=True, resources=resources,
+                       kernel_manager_class=PatientKernelManager).execute()  # fmt: skip
+        for i, cell in enumerate(book.cells):
+            outputs = cell.get("outputs", [])
+            raised += [f"{name}, cell {i}: {o.ename}: {o.evalue}" for o in outputs if o.output_type == "error"]
+            printed += "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
+    assert raised == []
+    assert not any(row["band"] for row in tally(tmp_path / "run"))
+    for line in (
+        "These cases bear no marker", "no band triage_accuracy", "no band attending_diverse_trained", "no check diverse_beats_rl_no_panel",
+        "The schedule as printed is not stored", "No attending of this policy is trained yet", "this run's: it is not compared with them",
+    ):  # fmt: skip
+        assert line in printed, line

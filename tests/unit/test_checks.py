@@ -152,3 +152,21 @@ def test_a_run_is_held_to_the_bands_of_its_own_settings_and_cases(bands: Path, c
     for changed in ("config_sha256", "cases_sha256"):
         checks.expect_all(results, facts | {changed: "another"}, bands)
     assert len((bands / "checks.jsonl").read_text().splitlines()) == 2  # other cases or settings: no band speaks of them
+
+
+def test_a_check_of_other_cases_is_neither_passed_nor_failed(bands: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"config_sha256": PROVENANCE["config"], "cases_sha256": PROVENANCE["cases_sha256"]}
+    checks.expect("triage_accuracy", 0.2, n=5, facts=facts | {"cases_sha256": "another"})  # so few that a control would pass
+    checks.expect("unheard_of", 0.2, facts=facts)
+    checks.check("marker_misleads", None, "draw markers")
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first.startswith("no band triage_accuracy:") and second.startswith("no band unheard_of:")
+    assert third.startswith("no check marker_misleads: it does not apply")
+    assert checks.tally(bands) == []
+    checks.expect("triage_accuracy", 0.2, facts=facts)
+    assert capsys.readouterr().out.startswith("FAIL triage_accuracy")
+
+
+def test_what_a_run_has_not_measured_has_no_band() -> None:
+    assert checks.banded({"triage": {"trained": 0.9, "n": 8}}) == {"triage_accuracy": (0.9, 8)}
+    assert checks.banded({"seed": 0}) == {}

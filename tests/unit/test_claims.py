@@ -78,3 +78,14 @@ def test_stored_rivals_say_nothing_of_other_cases(monkeypatch: pytest.MonkeyPatc
     rows = claims.of_clinic(stored, list(load_profile("tiny").panels), evidence.rivals())
     assert all("clinic 0" not in r.ran and r.command == "make demo" for r in rows)
     assert not any("rejection" in r.claim or "three weights" in r.claim for r in rows)
+
+
+def test_no_height_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no panel is unanimous and wrong nothing lies above or below the curve."""
+    stored = RunFolder(RunFolder.reference, {"cases_sha256": "of another table"})
+    places = {"diverse": {"above_curve": float("nan"), "low": float("nan"), "high": float("nan"), "n": 9}}
+    places["paper_like"] = {"above_curve": 0.2, "low": 0.1, "high": 0.3, "n": 9}
+    monkeypatch.setattr(claims, "trust_numbers", lambda run, panel: places[panel])
+    (row,) = (r for r in claims.of_clinic(stored, list(places), {}) if "bias curve" in r.claim)
+    assert row.verdict == "seen" and row.evidence == "paper_like +0.200 [+0.100, +0.300]"
+    assert not any("bias curve" in r.claim for r in claims.of_clinic(stored, ["diverse"], {}))

@@ -285,6 +285,9 @@ def test_bias_curve() -> None:
         ev.bias_curve([(1.0, float("nan")), (0.5, 0.2)])
     with pytest.raises(InputError):
         ev.bias_curve([])
+    nan = float("nan")
+    for nothing in ([(0.5, nan), (1.0, nan)], [(nan, 0.5), (nan, 0.2)]):  # no panel is wrong, or none is right
+        assert ev.bias_curve(nothing).shape == (0, 2)
 
 
 @pytest.mark.parametrize(("point", "above"), [((0.7, 0.6), 0.1), ((0.7, 0.4), -0.1), ((1.0, 0.3), 0.3), ((0.5, 0.8), 0.0)])
@@ -329,6 +332,13 @@ def test_above_curve_interval() -> None:
     assert looks["mean"] == pytest.approx(ev.above_curve(point, curve)) and (looks["x"], looks["y"]) == pytest.approx(point)
     nothing = ev.above_curve_interval(trained[right], {0.0: trained[right]}, right[right], images[right])
     assert np.isnan(nothing["mean"]) and nothing["n"] == right.sum()
+    contrary = ev.above_curve_interval(~right, untrained, right, images, n_boot=10)  # further left than the largest bias reaches
+    assert contrary["x"] == 0 and contrary["y"] == 1 and np.isnan([contrary[k] for k in ("mean", "low", "high")]).all()
+
+
+def test_shares_and_differences_of_no_case_say_so() -> None:
+    nan = float("nan")
+    assert ev.with_interval(nan, (0, 1)) == "no case" and ev.signed({"mean": nan, "low": nan, "high": nan}) == "not measured"
 
 
 def test_a_policy_that_only_leans_is_not_found_above_the_curve() -> None:

@@ -66,3 +66,11 @@ def test_kill_and_resume(tmp_path: Path) -> None:
     before = len(store)
     _, asked = fetch(asks, clinic, store, store_demo.SIMULATED)
     assert asked == len(asks) - before and len(store) == len(asks) == 12
+
+
+def test_a_small_table_makes_questions_enough(tmp_path: Path) -> None:
+    clinic = table(tmp_path / "clinic")  # of four validation cases
+    asks = store_demo.questions(clinic.path.parent, 10)
+    assert len(asks) == 30 and {a.department for a in asks[:12]} == {"Surgeon"} and len({a.department for a in asks}) == 3
+    assert len({request_key(store_demo.SIMULATED.form.request(a)) for a in asks}) == 30
+    assert len(store_demo.questions(clinic.path.parent, 1000)) == 3 * 4 * 7  # each case by every department

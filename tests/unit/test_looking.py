@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from mmedlite import looking
 from mmedlite.looking import NOISE, PANELS, PICTURES
@@ -69,3 +70,11 @@ def test_a_slope_is_that_of_least_squares() -> None:
 
 def test_nothing_stored_is_nothing(tmp_path: Path) -> None:
     assert looking.count(tmp_path) == {}
+
+
+def test_average_of_pictures_of_several_sizes() -> None:
+    dark, light = Image.new("RGB", (4, 6), (10, 0, 0)), Image.new("RGB", (8, 3), (21, 0, 200))
+    mean = looking.average([dark, light])
+    assert mean.size == (4, 6) and set(mean.getdata()) == {(16, 0, 100)}  # 15.5 goes to the even number
+    noise = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (5, 5, 3), dtype=np.uint8)) for i in range(7)]
+    assert (np.asarray(looking.average(noise)) == np.mean([np.asarray(p, float) for p in noise], axis=0).round()).all()

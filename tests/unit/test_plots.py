@@ -197,3 +197,20 @@ def test_contrasts_draw_every_world() -> None:
         assert any(list(x) == row["worlds"] for x in lines) and any(list(x) == [row["low"], row["mean"], row["high"]] for x in lines)
     assert "3 of 10 worlds" in alt and "KL term, paper_like -0.020 [-0.030, +0.000], Holm p 0.040" in alt
     assert fig.numbers["mean"].tolist() == [row["mean"] for row in CONTRASTS.values()]
+
+
+def test_departments_without_a_case_stay_empty() -> None:
+    accuracy = np.full((7, 7), np.nan)
+    accuracy[1] = [0.5] * 7
+    accuracy[1, 1] = 0.8
+    fig, alt = plots.consultation_matrix(accuracy, [-1, 1, -1, -1, -1, -1, -1])
+    assert "0.80 on the diagonal, 0.50 off; a right referral is worth +0.30" in alt and "in 1 of 1 rows" in alt
+    assert sorted(filter(None, texts(fig))) == ["0.50"] * 6 + ["0.80"] and len(fig.axes[0].lines) == 1
+    assert fig.numbers["route"].tolist() == ["", "Radiologist", "", "", "", "", ""]
+
+
+@pytest.mark.parametrize("plane", [plots.trust_plane, plots.policy_path])
+def test_without_wrong_panels_there_is_no_plane(plane: Any) -> None:
+    fig, alt = plane({"vote": (1.0, float("nan"), 9, 0)}, np.empty((0, 2)))
+    assert alt.endswith(f"{plots.NO_PLANE}.") and plots.NO_PLANE in fig.texts[0].get_text()
+    assert len(plots.png(fig, alt)) > 0

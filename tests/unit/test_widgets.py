@@ -140,12 +140,13 @@ def case(options: int, answer: int) -> Any:
     return SimpleNamespace(options=tuple("abcd"[:options]), answer=answer)
 
 
-def test_four_cases_are_the_first_of_their_kind_with_four_options() -> None:
+def test_four_cases_are_the_first_of_their_kind_with_four_options(capsys: pytest.CaptureFixture[str]) -> None:
     cases = [case(2, 0), case(4, 1), case(4, 1), case(4, 0), case(4, 2), case(4, 3), case(4, 0)]
     said = np.array([[0, 0, 0], [1, 1, 0], [1, 1, 1], [1, 2, 3], [-1, -1, -1], [1, 1, 1], [0, 0, 0]])
     assert widgets.four_cases(cases, said) == {"easy": 2, "split": 1, "unanimous and wrong": 5, "mislabelled": 6}
-    with pytest.raises(InputError, match="all four kinds"):
-        widgets.four_cases(cases[:5], said[:5])
+    assert capsys.readouterr().out == ""
+    assert widgets.four_cases(cases[:5], said[:5]) == {"easy": 0, "split": 1, "mislabelled": 2}
+    assert capsys.readouterr().out == "Of the four cases these hold none that is unanimous and wrong.\n"
     closed = [case(2, 0) for _ in cases]  # as VQA-RAD's
     assert widgets.four_cases(closed, np.array([[0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 0]])) == {
         "easy": 0, "split": 1, "unanimous and wrong": 2, "mislabelled": 3}  # fmt: skip
@@ -170,6 +171,19 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     assert "p" * 200 in sent[0][0] and "&lt;s&gt;" in sent[0][0] and "<caption>" in sent[0][0]
     assert "no number" in sent[1][0] and "0.123" in sent[1][0]
     assert "You said 0.5, that is off by 0.25." in sent[2][0]
+    widgets.reveal(0.5, float("nan"), "share of <none>")
+    assert sent[3][0] == "<p>These cases hold nothing to count it by: share of &lt;none&gt;.</p>"
+
+
+def test_cases_split_by_the_marker_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    def seen(**meta: bool) -> Any:
+        return SimpleNamespace(case_id=f"c{len(meta)}{meta.get('marked')}", meta=meta)
+
+    cases = [seen(marked=True), seen(marked=False), seen()]
+    assert list(widgets.by_marker(cases).values()) == ["marked", "not marked", "not marked"]
+    assert capsys.readouterr().out == ""
+    assert widgets.by_marker(cases[1:]) == {}
+    assert capsys.readouterr().out == "These cases bear no marker: there is nothing to split by.\n"
 
 
 def test_systems_by_difficulty_with_intervals() -> None:
@@ -217,3 +231,6 @@ def test_each_band_has_an_axis_that_it_fills_and_its_controls_are_named() -> Non
         left, right = axes.get_xlim()
         assert left < low < high < right and right - left < 1.4 * (high - low)
     assert "wide [0.800, 0.900], this run 0.930, controls vote 0.700, coin 0.100." in alt
+    fig, alt = widgets.bands_figure(bands, {})  # a run of other cases
+    assert "this run" not in alt and "wide [0.800, 0.900], controls vote" in alt and fig.numbers["this_run"].isna().all()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["band", "seeds"]
