@@ -168,11 +168,15 @@ def _real_small(data: Path) -> list[str]:
         row("trained minus vote", lambda part: signed(part["over_vote"])),
         row("trained minus blank", lambda part: signed(part["needs_picture"]["blank"])),
     ]
+    signs = {"better than the words alone": 1, "worse": -1, "not told apart": 0}
+    gains = {name: part["over_text"]["trained"] for name, part in sets.items() if name != "all"}
+    sign = {name: (gain["low"] > 0) - (gain["high"] < 0) for name, gain in gains.items()}
+    told = "; ".join(f"{word}: {', '.join(n for n, s in sign.items() if s == kind) or 'none'}" for word, kind in signs.items())
     ways = {"majority": "always the commonest", "histogram": "colour histogram", "linear_probe": "linear probe", "base": "before GRPO",
             "trained": "trained"}  # fmt: skip
     recall = ", ".join(f"{title} {triage['accuracy'][key]:.3f} ({triage['macro_recall'][key]:.3f})" for key, title in ways.items())
     seen = f"accuracy (macro recall over {len(triage['departments'])} departments), n = {triage['n']}"
-    return [*lines, f"\nTriage by modality, {seen}: {recall}."]
+    return [*lines, f"\nThe trained policy by set, {told}.", f"\nTriage by modality, {seen}: {recall}."]
 
 
 def block() -> str:
