@@ -24,11 +24,10 @@ from figures.artifacts import SEEDS, open_seed
 from mmedlite.attending import answer
 from mmedlite.cases import Case, CaseTable
 from mmedlite.evidence import DATA
-from mmedlite.ideal_reader import fit_ideal_reader
 from mmedlite.looking import CASES as N
 from mmedlite.looking import IDEAL, NOISE
 from mmedlite.models import merged
-from mmedlite.pipeline import Alone, read_alone
+from mmedlite.pipeline import Alone, fit_ideal, read_alone
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
 from mmedlite.verify import sha256
@@ -126,19 +125,16 @@ def look(run: Run, name: str) -> None:
 
 
 def look_ideally(run: Run, name: str) -> None:
-    """Every change for the ideal reader ("panel/ideal"), fitted as in ``pipeline.ideal_reader``: how far a classifier that was told the
+    """Every change for the ideal reader ("panel/ideal"), fitted as in the pipeline: how far a classifier that was told the
     answers follows picture and panel."""
     panel = name.split("/")[0]
     if run.has_own_rows(f"{panel}/look/{IDEAL}_noise_{NOISE[-1]}"):
         return
-    cases, said, ids = run.cases("test")[:N], run.panel("test", panel)[:N], [c.case_id for c in run.cases("train")] * 2
-    features, answers, counts, options = (np.concatenate([part, part]) for part in read_alone(run, "train")[1:])
-    draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)])
-    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, options, ids)
+    cases, said, predict = run.cases("test")[:N], run.panel("test", panel)[:N], fit_ideal(run, panel, read_alone(run, "train"))
 
     def keep(change: str, seen: Alone, shown: np.ndarray | None) -> None:
         shown = np.full_like(said, -1) if shown is None else shown
-        chosen = predict(seen.features, shown, seen.counts, seen.options).tolist()
+        chosen = predict(seen.features, shown, seen.counts, seen.options).argmax(1).tolist()
         run.keep(run.choices(f"{IDEAL}_{change}", "test", panel, chosen), f"{panel}/look/{IDEAL}_{change}")
 
     def see(table: CaseTable) -> Alone:

@@ -22,7 +22,8 @@ def resolve(path: str | Path) -> Path:
     if full.exists():
         return full
     if not HUB.fullmatch(str(path)):
-        raise InputError("no such model folder", str(full), "run `make artifacts`, or name an existing checkpoint in the profile")
+        fix = "run `make artifacts` for the shipped one; for another do as the first lines of its profile say"
+        raise InputError("no such model folder", str(full), fix)
     from huggingface_hub import snapshot_download
 
     repo, commit = str(path).split("@")

@@ -19,7 +19,7 @@ def fit_ideal_reader(
     features: np.ndarray, panel: Any, answers: Any, n_options: Any, seed: int = 0, options: Any = None,
     cases: Any = None,
 ) -> Callable[..., np.ndarray]:  # fmt: skip
-    """The ideal reader: five networks with one hidden layer on all that the attending can see; gives predict -> options.
+    """The ideal reader: five networks with one hidden layer on all that the attending can see; gives predict -> (n, slots) probabilities.
 
     features (n, d): frozen image features, question, kind; panel (n, e): the panel's options, None = image only;
     answers, n_options (n,); options (n, slots, k): features of each option's text, where it varies. Every slot is
@@ -58,7 +58,7 @@ def fit_ideal_reader(
     def predict(features: np.ndarray, panel: Any, n_options: Any, options: Any = None) -> np.ndarray:
         x, closed = inputs(features, panel, n_options, options)
         with torch.no_grad():
-            return torch.stack([(net(x) + closed).softmax(1) for net in nets]).mean(0).argmax(dim=1).numpy()
+            return torch.stack([(net(x) + closed).softmax(1) for net in nets]).mean(0).numpy()
 
     return predict
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,17 +190,24 @@ def read_alone(run: Run, split: str) -> Alone:
     return Alone(texts, np.hstack([pictures, asked]), np.array([c.answer for c in cases]), counts, options)
 
 
-def ideal_reader(run: Run, panel: str, split: str, alone: dict[str, Alone], with_panel: bool = True) -> pd.DataFrame:
-    """A classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom.
+def fit_ideal(run: Run, panel: str, train: Alone, with_panel: bool = True) -> Callable[..., np.ndarray]:
+    """The ideal reader of a run, as ``fit_ideal_reader`` gives it; ``train``: the training cases as ``read_alone`` does.
 
-    It is fitted on both draws of the panel, so that it learns how far to trust the panel and not what it said. ``alone``: by split.
+    It is fitted on both draws of the panel, so that it learns how far to trust the panel and not what it said.
     """
-    features, answers, counts, texts = (np.concatenate([part, part]) for part in alone["train"][1:])
+    features, answers, counts, texts = (np.concatenate([part, part]) for part in train[1:])
     draws = np.concatenate([run.panel("train", panel), run.panel("train", panel, redraw=True)]) if with_panel else None
-    ids = [c.case_id for c in run.cases("train")] * 2
-    predict = fit_ideal_reader(features, draws, answers, counts, run.seed, texts, ids)
+    return fit_ideal_reader(features, draws, answers, counts, run.seed, texts, [c.case_id for c in run.cases("train")] * 2)
+
+
+def ideal_reader(run: Run, panel: str, split: str, alone: dict[str, Alone], with_panel: bool = True) -> pd.DataFrame:
+    """Choices of a classifier fitted on training cases from frozen features, question and (if ``with_panel``) the panel: the headroom.
+
+    ``alone``: by split.
+    """
+    predict = fit_ideal(run, panel, alone["train"], with_panel)
     _, features, _, counts, texts = alone[split]
-    options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts)
+    options = predict(features, run.panel(split, panel) if with_panel else None, counts, texts).argmax(1)
     return run.choices("ideal_reader" if with_panel else "image_only", split, panel, options.tolist())
 
 

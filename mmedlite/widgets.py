@@ -232,15 +232,19 @@ def four_cases(cases: Sequence[Case], options: np.ndarray) -> dict[str, int]:
     return {name: int(at[0]) for name, at in kinds.items() if len(at)}
 
 
+def picture_url(picture: Any, lossless: bool = False) -> str:
+    """A PIL picture as a data URL: as JPEG, to stay small, or as PNG."""
+    how: dict[str, Any] = {"format": "PNG", "optimize": True} if lossless else {"format": "JPEG", "quality": 92, "subsampling": 0}
+    picture.save(content := io.BytesIO(), **how)
+    return f"data:image/{how['format'].lower()};base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
 def case_cards(pictures: Sequence[Any], titles: Sequence[str], lines: Sequence[Sequence[str]]) -> tuple[str, str]:
     """HTML cards: picture (PIL, enlarged, stored as JPEG to stay small), title, lines of text. For ``plots.show``."""
     cards = []
     for picture, title, said in zip(pictures, titles, lines, strict=True):
-        buffer = io.BytesIO()
-        picture.save(buffer, format="JPEG", quality=92, subsampling=0)
-        source = base64.b64encode(buffer.getvalue()).decode()
         text = "".join(f"<br>{html.escape(line)}" for line in said)
-        image = f'<img alt="picture of {html.escape(title)}" width="128" src="data:image/jpeg;base64,{source}">'
+        image = f'<img alt="picture of {html.escape(title)}" width="128" src="{picture_url(picture)}">'
         cards.append(f'<figure style="width:165px;margin:4px;font-size:12px">{image}<figcaption><b>{html.escape(title)}</b>{text}'
                      "</figcaption></figure>")  # fmt: skip
     alt = "; ".join(f"{title}: {', '.join(said)}" for title, said in zip(titles, lines, strict=True))

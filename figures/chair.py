@@ -1,0 +1,119 @@
+"""The numbers of the attending's chair: every policy of the recipe, and the ideal reader, on one phantom a look at every setting.
+
+``python -m figures.chair`` asks the policies of the reference run and writes ``figures/data/chair.json``, of which
+``figures.draw_chair`` makes the page.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data_prep.drawing import LOOKS, draw
+from data_prep.phantoms import DIALS, sample
+from figures.looks import Changed
+from mmedlite.cases import Case, CaseTable
+from mmedlite.chair import CONTRASTS, PANELS, SAYS, packed, panel_options, probabilities
+from mmedlite.curriculum import bucket, majority_vote
+from mmedlite.evaluation import bias_curve, trust_plane
+from mmedlite.evidence import DATA
+from mmedlite.models import merged
+from mmedlite.pipeline import fit_ideal, read_alone, swept_places
+from mmedlite.run import Run
+from mmedlite.widgets import picture_url
+
+OUT = DATA / "chair.json"
+SHEET = {"easy": 7, "split": 7, "wrong": 6}  # unanimous and right, not unanimous, unanimous and wrong: as in notebook 00
+
+
+def paint(case: Case, contrast: int) -> Image.Image:
+    """The attending's picture of a case with its finding at another contrast; all else, the grain too, stays."""
+    return draw(replace(sample(case.meta["seed"], DIALS)["phantoms"][0], contrast=contrast))
+
+
+def layers(case: Case) -> list[Image.Image]:
+    """Picture without finding, with the whole finding, both without grain; and the grain about 128, in grey."""
+    phantom = sample(case.meta["seed"], DIALS)["phantoms"][0]
+    empty, full = (draw(replace(phantom, noise=0, contrast=c)) for c in (0, 256))
+    byte = np.random.Generator(np.random.PCG64([phantom.seed, 3])).integers(0, 256, (4, 64, 64), dtype=np.uint8)  # as in drawing.draw
+    grain = (byte.sum(0, dtype=np.int32) - 510) * phantom.noise // 148
+    return [empty, full, Image.fromarray((128 + grain).astype(np.uint8))]
+
+
+def one_a_look(cases: Sequence[Case]) -> list[Case]:
+    """The first unmarked case of each look that asks for the finding which its picture shows."""
+    asked = [c for c in cases if c.meta["kind"] == "present" and c.answer_text == "yes" and not c.meta["marked"]]
+    return [next(c for c in asked if c.modality == look) for look in LOOKS]
+
+
+def ideal(run: Run, panel: str, cases: Sequence[Case]) -> np.ndarray:
+    """Probability of "yes" of the ideal reader at the settings of ``chair.probabilities``: (cases, contrasts, 27) float."""
+    predict, found = fit_ideal(run, panel, read_alone(run, "train")), []
+    for contrast in CONTRASTS:
+        other, moved = copy(run), {c.case_id: paint(c, contrast) for c in cases}
+        other.table = Changed(CaseTable(run.table.path, [*(c for c in run.table if c.split != "test"), *cases]), moved)
+        seen = read_alone(other, "test")
+        for i, case in enumerate(cases):
+            features, counts, options = (np.repeat(part[i : i + 1], len(PANELS), 0) for part in (seen.features, seen.counts, seen.options))
+            found.append(predict(features, panel_options(case), counts, options)[:, case.options.index("yes")])
+    return np.stack(found).reshape(len(CONTRASTS), len(cases), len(PANELS)).swapaxes(0, 1)
+
+
+def sheet(run: Run) -> tuple[list[dict[str, Any]], int]:
+    """Twenty validation cases of four options as notebook 00 draws them; and how many of the split ones the vote gets right."""
+    cases = run.cases("validation")
+    said = run.panel_for(cases, [str(c.specialty) for c in cases], "diverse")
+    levels, agreed = bucket(said, np.array([c.answer for c in cases])), (said == said[:, :1]).all(1) & (said[:, 0] >= 0)
+    kinds = {"easy": agreed & (levels == "easy"), "split": levels == "medium", "wrong": agreed & (levels == "hard")}
+    four = np.array([len(c.options) == 4 for c in cases])
+    chosen = sorted((int(i), kind) for kind, n in SHEET.items() for i in np.flatnonzero(kinds[kind] & four)[:n])
+    items = [
+        {"kind": kind, "look": cases[i].modality, "question": cases[i].question, "options": list(cases[i].options), "answer": cases[i].answer,
+         "panel": [cases[i].options[o] if o >= 0 else "no answer" for o in said[i]], "picture": picture_url(run.table.open_image(cases[i]))}
+        for i, kind in chosen
+    ]  # fmt: skip
+    return items, sum(kind == "split" and majority_vote(said[i].tolist()) == cases[i].answer for i, kind in chosen)
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Everything that the page shows."""
+    cases, stages = one_a_look(run.cases("test")), ["untrained", *(s.name for s in run.profile.attending.recipe)]
+    before, panels = packed(probabilities(run, run.policy(), cases, paint, "untrained")), {}
+    for panel in run.profile.panels:
+        models = {name: merged(run.policy(f"{panel}/{name}")) for name in stages[1:]}
+        asked = {name: packed(probabilities(run, model, cases, paint, f"{panel} {name}")) for name, model in models.items()}
+        rows = {name: run.rows(f"{panel}/validation/{'untrained_panel' if name == 'untrained' else name}") for name in stages}
+        places = {name: trust_plane(part) for name, part in rows.items()}
+        right, wrong = places["untrained"][2:]
+        panels[panel] = {
+            "yes": {"untrained": before, **asked, "ideal": packed(ideal(run, panel, cases))},
+            "places": {name: [round(float(v), 4) for v in place[:2]] for name, place in places.items()},
+            "curve": bias_curve(swept_places(run, panel, "validation").values()).round(4).tolist(),
+            "counted": f"{right} and {wrong}",
+        }  # fmt: skip
+    items, vote = sheet(run)
+    phantoms = [
+        {"look": c.modality, "question": c.question, "finding": c.meta["finding"], "place": c.meta["place"],
+         "layers": [picture_url(layer, lossless=True) for layer in layers(c)]} for c in cases
+    ]  # fmt: skip
+    return {"says": SAYS, "contrasts": CONTRASTS, "stages": stages, "phantoms": phantoms, "panels": panels, "sheet": items, "vote": vote,
+            **run.facts}  # fmt: skip
+
+
+def main() -> None:
+    """Ask and store."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Run(folder))
+    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{OUT.name}: {OUT.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
