@@ -1,8 +1,7 @@
 """Things to turn, and the cards and tables of the notebooks.
 
-Each explorer is a plain function of its dials (-> figure, alt text) and a thin wrapper with sliders. The wrapper first shows
-the figure at the starting dials, so that a reader without a running kernel sees it too, and so that an error in a plain
-function is an error of the cell.
+Each explorer is a plain function of its dials (-> figure, alt text) and a thin wrapper with sliders. The wrapper first shows the figure at
+the starting dials, so that a reader without a running kernel sees it too, and so that an error in a plain function is one of the cell.
 """
 
 from __future__ import annotations
