@@ -16,26 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data_prep.drawing import LOOKS, draw
+from data_prep.drawing import draw
 from data_prep.phantoms import DIALS, sample
 from figures.looks import Changed
 from mmedlite.cases import Case, CaseTable
-from mmedlite.chair import CONTRASTS, PANELS, SAYS, packed, panel_options, probabilities
+from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, of_policies, one_a_look, packed, paint, panel_options
 from mmedlite.curriculum import bucket, majority_vote
-from mmedlite.evaluation import bias_curve, trust_plane
-from mmedlite.evidence import DATA
-from mmedlite.models import merged
-from mmedlite.pipeline import fit_ideal, read_alone, swept_places
+from mmedlite.pipeline import fit_ideal, read_alone
 from mmedlite.run import Run
 from mmedlite.widgets import picture_url
 
-OUT = DATA / "chair.json"
 SHEET = {"easy": 7, "split": 7, "wrong": 6}  # unanimous and right, not unanimous, unanimous and wrong: as in notebook 00
-
-
-def paint(case: Case, contrast: int) -> Image.Image:
-    """The attending's picture of a case with its finding at another contrast; all else, the grain too, stays."""
-    return draw(replace(sample(case.meta["seed"], DIALS)["phantoms"][0], contrast=contrast))
 
 
 def layers(case: Case) -> list[Image.Image]:
@@ -45,12 +36,6 @@ def layers(case: Case) -> list[Image.Image]:
     byte = np.random.Generator(np.random.PCG64([phantom.seed, 3])).integers(0, 256, (4, 64, 64), dtype=np.uint8)  # as in drawing.draw
     grain = (byte.sum(0, dtype=np.int32) - 510) * phantom.noise // 148
     return [empty, full, Image.fromarray((128 + grain).astype(np.uint8))]
-
-
-def one_a_look(cases: Sequence[Case]) -> list[Case]:
-    """The first unmarked case of each look that asks for the finding which its picture shows."""
-    asked = [c for c in cases if c.meta["kind"] == "present" and c.answer_text == "yes" and not c.meta["marked"]]
-    return [next(c for c in asked if c.modality == look) for look in LOOKS]
 
 
 def ideal(run: Run, panel: str, cases: Sequence[Case]) -> np.ndarray:
@@ -84,26 +69,16 @@ def sheet(run: Run) -> tuple[list[dict[str, Any]], int]:
 
 def measure(run: Run) -> dict[str, Any]:
     """Everything that the page shows."""
-    cases, stages = one_a_look(run.cases("test")), ["untrained", *(s.name for s in run.profile.attending.recipe)]
-    before, panels = packed(probabilities(run, run.policy(), cases, paint, "untrained")), {}
-    for panel in run.profile.panels:
-        models = {name: merged(run.policy(f"{panel}/{name}")) for name in stages[1:]}
-        asked = {name: packed(probabilities(run, model, cases, paint, f"{panel} {name}")) for name, model in models.items()}
-        rows = {name: run.rows(f"{panel}/validation/{'untrained_panel' if name == 'untrained' else name}") for name in stages}
-        places = {name: trust_plane(part) for name, part in rows.items()}
-        right, wrong = places["untrained"][2:]
-        panels[panel] = {
-            "yes": {"untrained": before, **asked, "ideal": packed(ideal(run, panel, cases))},
-            "places": {name: [round(float(v), 4) for v in place[:2]] for name, place in places.items()},
-            "curve": bias_curve(swept_places(run, panel, "validation").values()).round(4).tolist(),
-            "counted": f"{right} and {wrong}",
-        }  # fmt: skip
+    cases, names = one_a_look(run.cases("test")), {"untrained": UNTRAINED, **{s.name: s.name for s in run.profile.attending.recipe}}
+    panels = {panel: of_policies(run, panel, names, cases) for panel in run.profile.panels}
+    for panel, part in panels.items():
+        part["yes"]["ideal"] = packed(ideal(run, panel, cases))
     items, vote = sheet(run)
     phantoms = [
         {"look": c.modality, "question": c.question, "finding": c.meta["finding"], "place": c.meta["place"],
          "layers": [picture_url(layer, lossless=True) for layer in layers(c)]} for c in cases
     ]  # fmt: skip
-    return {"says": SAYS, "contrasts": CONTRASTS, "stages": stages, "phantoms": phantoms, "panels": panels, "sheet": items, "vote": vote,
+    return {"says": SAYS, "contrasts": CONTRASTS, "stages": [*names], "phantoms": phantoms, "panels": panels, "sheet": items, "vote": vote,
             **run.facts}  # fmt: skip
 
 
@@ -111,8 +86,8 @@ def main() -> None:
     """Ask and store."""
     with tempfile.TemporaryDirectory() as folder:
         found = measure(Run(folder))
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{OUT.name}: {OUT.stat().st_size / 1e3:.0f} kB")
+    STORED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{STORED.name}: {STORED.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

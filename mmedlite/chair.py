@@ -1,14 +1,15 @@
 """The attending's chair: what a policy says of one picture while its finding fades and three doctors say yes, no or nothing.
 
-``probabilities`` asks a policy at every setting; ``page`` puts stored answers of several policies into one HTML page that needs neither
-kernel nor network. Between the settings that were asked nothing is guessed: a slider moves from one to the next.
+``probabilities`` asks a policy at every setting; ``page`` puts the answers of several policies into one HTML page that needs neither kernel
+nor network. Between the settings that were asked nothing is guessed: a slider moves from one to the next.
 """
 
 from __future__ import annotations
 
 import base64
+import html
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,16 +17,38 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
+from data_prep.drawing import LOOKS, draw
+from data_prep.phantoms import DIALS, sample
+from mmedlite import plots
 from mmedlite.attending import answer, option_scores
 from mmedlite.cases import Case
+from mmedlite.evaluation import bias_curve, trust_plane
+from mmedlite.evidence import DATA
+from mmedlite.models import merged
+from mmedlite.pipeline import swept_places
 from mmedlite.run import Run
 
+STORED = DATA / "chair.json"
 SAYS = ("yes", "no", "silent")  # what a doctor can say
 PANELS = tuple(product(range(len(SAYS)), repeat=3))  # 27 of them; the first doctor's answer changes slowest
 CONTRASTS = tuple(range(0, 81, 5))  # of 256; cases of the clinic have 2 to 60
 TEMPLATE = Path(__file__).with_name("chair.html")
+STRIP = {"three say no": (1, 1, 1), "two no, one yes": (1, 1, 0), "three silent": (2, 2, 2)}
+UNTRAINED = "untrained_panel"  # name of the untrained policy's rows; those of the others are named as their adapters
+
+
+def one_a_look(cases: Sequence[Case]) -> list[Case]:
+    """The first unmarked case of each look that asks for the finding which its picture shows."""
+    asked = [c for c in cases if c.meta["kind"] == "present" and c.answer_text == "yes" and not c.meta["marked"]]
+    return [next(c for c in asked if c.modality == look) for look in LOOKS]
+
+
+def paint(case: Case, contrast: int) -> Image.Image:
+    """The attending's picture of a case with its finding at another contrast; all else, the grain too, stays."""
+    return draw(replace(sample(case.meta["seed"], DIALS)["phantoms"][0], contrast=contrast))
 
 
 def panel_options(case: Case) -> np.ndarray:
@@ -34,13 +57,11 @@ def panel_options(case: Case) -> np.ndarray:
     return np.array([[index[say] for say in panel] for panel in PANELS])
 
 
-def probabilities(
-    run: Run, model: Any, cases: Sequence[Case], paint: Callable[[Case, int], Image.Image], label: str, contrasts: Sequence[int] = CONTRASTS
-) -> np.ndarray:  # fmt: skip
+def probabilities(run: Run, model: Any, cases: Sequence[Case], label: str, contrasts: Sequence[int] = CONTRASTS) -> np.ndarray:
     """Probability of "yes" under a policy, (cases, contrasts, 27) float: after its greedy reasoning, against "no" alone.
 
     Args:
-        cases: yes/no cases. paint(case, contrast): the attending's picture with the finding at that contrast. label: for the progress bar.
+        cases: yes/no cases of the clinic, asked as their department's. label: for the progress bar.
     """
     settings = [(case, contrast) for case in cases for contrast in contrasts]
     pictures = {f"{case.case_id} {contrast}": paint(case, contrast) for case, contrast in settings}
@@ -54,17 +75,73 @@ def probabilities(
     return np.exp(yes).reshape(len(cases), len(contrasts), len(PANELS))
 
 
+def of_policies(run: Run, panel: str, names: Mapping[str, str], cases: Sequence[Case], contrasts: Sequence[int] = CONTRASTS) -> dict[str, Any]:
+    """What the page shows of the policies of one panel: {"yes", "places", "curve", "counted"}.
+
+    Args:
+        names: title of each policy -> name of its validation rows (``UNTRAINED``, or that of its adapter).
+    """
+    models = {title: run.policy() if name == UNTRAINED else merged(run.policy(f"{panel}/{name}")) for title, name in names.items()}
+    places = {title: trust_plane(run.rows(f"{panel}/validation/{name}")) for title, name in names.items()}
+    right, wrong = next(iter(places.values()))[2:]
+    return {
+        "yes": {title: packed(probabilities(run, model, cases, f"{panel}, {title}", contrasts)) for title, model in models.items()},
+        "places": {title: [round(float(v), 4) for v in place[:2]] for title, place in places.items()},
+        "curve": bias_curve(swept_places(run, panel, "validation").values()).round(4).tolist(), "counted": f"{right} and {wrong}",
+    }  # fmt: skip
+
+
 def packed(probabilities: np.ndarray) -> str:
     """Probabilities in steps of 1/255, as base64."""
     return base64.b64encode(np.round(255 * probabilities).astype(np.uint8).tobytes()).decode()
 
 
-def unpacked(text: str, found: dict[str, Any]) -> np.ndarray:
+def unpacked(text: str, found: Mapping[str, Any]) -> np.ndarray:
     """The probabilities of ``packed``, (cases, contrasts, 27) float; ``found`` as ``figures.chair`` stores it."""
     values = np.frombuffer(base64.b64decode(text), np.uint8) / 255
     return values.reshape(len(found["phantoms"]), len(found["contrasts"]), -1)
 
 
-def page(found: dict[str, Any]) -> str:
+def page(found: Mapping[str, Any]) -> str:
     """The page: ``found`` as ``figures.chair`` stores it. One file, no link to elsewhere."""
     return TEMPLATE.read_text(encoding="utf-8").replace("/*FOUND*/", json.dumps(found, separators=(",", ":")).replace("</", "<\\/"))
+
+
+def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots.Drawing, str]:
+    """Probability of yes against the contrast of a finding that is there; an axis for each of three panels, a line a policy."""
+    yes = {name: unpacked(text, found)[phantom] for name, text in found["panels"][panel]["yes"].items()}  # (contrasts, 27) each
+    lines = {title: {name: y[:, PANELS.index(says)] for name, y in yes.items()} for title, says in STRIP.items()}
+    table = pd.concat([pd.DataFrame(part, index=found["contrasts"]).assign(panel=title) for title, part in lines.items()])
+
+    def draw_lines(fig: plots.Drawing) -> None:
+        for axes, (title, part) in zip(fig.subplots(1, len(lines), sharey=True), lines.items(), strict=True):
+            for i, (name, y) in enumerate(part.items()):
+                how = {"linestyle": plots.LINES[i % len(plots.LINES)], "marker": plots.MARKERS[i], "color": f"C{i}", "markevery": 4}
+                axes.plot(found["contrasts"], y, label=name, **how)
+            axes.set(title=title, xlabel="contrast of the finding", ylim=(-0.03, 1.03))
+        fig.axes[0].set(ylabel="probability of yes")
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=len(yes), loc="outside upper center")
+
+    told = "; ".join(f"{title}: " + ", ".join(f"{name} {y[0]:.2f} to {y[-1]:.2f}" for name, y in part.items()) for title, part in lines.items())
+    shown, last = found["phantoms"][phantom], found["contrasts"][-1]
+    alt = f"{shown['look']}, {shown['question']} The {shown['finding']} is there. Probability of yes from contrast 0 to {last} of 256. {told}."
+    return plots.draw(draw_lines, table, (9.6, 3.6)), alt
+
+
+def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 1) -> None:
+    """Show the chair with this run's own policies on one phantom, as a strip and as the page; a line where the cases are not the clinic's.
+
+    Args:
+        names: as ``of_policies`` takes them. phantom: which of the stored ones.
+    """
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    if run.table.sha256 != stored["cases_sha256"]:
+        print("The chair fades the findings of the phantom clinic; these are other cases.")
+        return
+    case, contrasts = one_a_look(run.cases("test"))[phantom], CONTRASTS[::2]
+    part = of_policies(run, panel, names, [case], contrasts)
+    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[phantom : phantom + 1, ::2])
+    own = {"contrasts": contrasts, "stages": [*names], "phantoms": [stored["phantoms"][phantom]], "panels": {panel: part}, "sheet": []}
+    plots.show(*strip({**stored, **own}, panel))
+    frame = f'<iframe title="The attending\'s chair" width="100%" height="1100" srcdoc="{html.escape(page({**stored, **own}))}"></iframe>'
+    plots.show(frame, "The attending's chair: the numbers of the strip above, to be moved by hand.")

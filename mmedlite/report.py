@@ -1,12 +1,14 @@
 """``report.html`` of a run: a reproducibility summary, results with their intervals, the claims ledger; written by ``verify``.
 
-One page without scripts or links to elsewhere. Every number in it is read from the run, the stored evidence or the profile.
+One page without scripts; its one link leads to the attending's chair, which is put beside it. Every number in it is read from the run, the
+stored evidence or the profile.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from mmedlite import evidence
 from mmedlite.claims import audited, ledger, of_clinic, of_worlds
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
-from mmedlite.profiles import InputError, Profile, load_profile
+from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 from mmedlite.run_folder import RunFolder
 
+CHAIR = ROOT / "figures" / "drawn" / "chair.html"
 STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #999;padding:.25em .5em;text-align:left;vertical-align:top}
 caption{text-align:left;font-style:italic;padding:.3em 0}"""
@@ -109,6 +112,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
         ("worlds of the analysis plan", f"once by each arm; {len(worlds['worlds']) if worlds else 0} of {evidence.WORLDS} run"),
     ]
     parts = [
+        f'<p><a href="{CHAIR.name}">Sit in the attending\'s chair</a> (of the stored reference run)</p>',
         "<h1>Reproducibility summary</h1>", f"<p>{html.escape(SCOPE)}</p>",
         f"<p>Verification: {len(problems)} problems.</p>" + _items([html.escape(p) for p in problems[:20]]),
         "<h2>Fifteen minutes for a reviewer</h2>", _items(PATH, "ol"),
@@ -136,5 +140,6 @@ def write_report(folder: Path, problems: Sequence[str]) -> Path | None:
         profile = load_profile(str(facts.get("profile")))
     except InputError:  # a profile of the user's own, known by its hash only
         profile = None
+    shutil.copy(CHAIR, folder / CHAIR.name)
     (file := folder / "report.html").write_text(page(run, profile, problems), encoding="utf-8")
     return file

@@ -30,7 +30,7 @@ from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wron
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
-GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html"}
+GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html", "chair.html"}
 
 
 def sha256(file: Path) -> str:

@@ -12,25 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from figures import chair as script
+from figures._save import DRAWN
+from mmedlite import chair, plots
 from mmedlite.attending import answer, option_scores
 from mmedlite.cases import Case, CaseTable
-from mmedlite.chair import CONTRASTS, PANELS, SAYS, packed, page, panel_options, probabilities, unpacked
-from mmedlite.evidence import DATA
+from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, one_a_look, packed, page, panel_options, probabilities, sit, unpacked
 from mmedlite.models import merged
 from mmedlite.run import Run
-
-STORED = DATA / "chair.json"
 
 
 def question(options: tuple[str, ...] = ("yes", "no"), seed: int = 7) -> Case:
     return Case("c", "phantoms", "test", (), ("sha",), "Is there a mass?", options, 0, "PET", "Oncologist", "yes_no", "MIT", {"seed": seed})
-
-
-def shown(case: Case, contrast: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(contrast).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +42,10 @@ def test_doctors_say_what_the_panel_names(options: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("options", [("yes", "no"), ("no", "yes")])
 def test_probability_is_that_of_yes_after_the_reasoning(run: Run, options: tuple[str, ...]) -> None:
     case, model, at = question(options), run.policy(), 14
-    found = probabilities(run, model, [case], shown, "asking", contrasts=(0, 40))
+    found = probabilities(run, model, [case], "asking", contrasts=(0, 40))
     assert found.shape == (1, 2, 27) and ((found > 0) & (found < 1)).all()
     table = CaseTable(Path("none"), [case])
-    table.open_image = lambda case, view=0: shown(case, 40)  # type: ignore[method-assign]
+    table.open_image = lambda case, view=0: chair.paint(case, 40)  # type: ignore[method-assign]
     asked = (model, run.processor, table, [case], ["Oncologist"], panel_options(case)[at : at + 1])
     scores = option_scores(*asked, answer(*asked, run.profile), run.profile)[0]
     assert found[0, 1, at] == pytest.approx(np.exp(scores[options.index("yes")]) / np.exp(scores).sum(), abs=1e-5)
@@ -65,18 +59,18 @@ def test_packing_keeps_place_and_value() -> None:
 
 @pytest.mark.parametrize("contrast", [0, 5, 35, 80])
 def test_layers_make_the_picture_that_was_asked(contrast: int, run: Run) -> None:
-    for case in script.one_a_look(run.cases("test")):
+    for case in one_a_look(run.cases("test")):
         empty, full, grain = (np.asarray(layer).astype(int) for layer in script.layers(case))
         made = np.clip(empty + (full - empty) * contrast / 256 + (grain - 128)[..., None], 0, 255)
-        assert np.abs(made - np.asarray(script.paint(case, contrast))).max() <= 2
+        assert np.abs(made - np.asarray(chair.paint(case, contrast))).max() <= 2
 
 
 def test_stored_numbers_are_those_of_the_stored_policies(run: Run) -> None:
     found = json.loads(STORED.read_text(encoding="utf-8"))
-    cases = script.one_a_look(run.cases("test"))
+    cases = one_a_look(run.cases("test"))
     for number, contrast, panel, name in ((1, 4, "diverse", "untrained"), (4, 9, "paper_like", "hard")):
         model = run.policy() if name == "untrained" else merged(run.policy(f"{panel}/{name}"))
-        again = probabilities(run, model, [cases[number]], script.paint, "asking", contrasts=[CONTRASTS[contrast]])[0, 0]
+        again = probabilities(run, model, [cases[number]], "asking", contrasts=[CONTRASTS[contrast]])[0, 0]
         stored = unpacked(found["panels"][panel]["yes"][name], found)[number, contrast]
         assert np.abs(again - stored).max() <= 1 / 255
     assert [item["kind"] for item in found["sheet"]].count("wrong") == 6 and len(found["sheet"]) == 20
@@ -91,7 +85,7 @@ def test_page_is_one_file_without_links() -> None:
     assert len(text.encode()) <= 500_000 and "/*FOUND*/" not in text
     assert not re.search(r"https?:|src=\"(?!data:)|<link|@import|url\(", text)
     assert "</script" not in page({**found, "stages": ["</script>"]}).replace("</script>\n</body>", "")
-    assert (script.OUT.parents[1] / "drawn" / "chair.html").read_text(encoding="utf-8") == text
+    assert (DRAWN / "chair.html").read_text(encoding="utf-8") == text
 
 
 def in_browser(file: Path, moves: str, tmp_path: Path) -> Any:
@@ -124,13 +118,13 @@ def test_page_shows_the_stored_probability_at_every_move(tmp_path: Path) -> None
         const pixel = [...canvas.getContext("2d").getImageData(20, 20, 1, 1).data];
         return [document.getElementById("bars").getAttribute("aria-label"), pixel];
       }});"""
-    told = in_browser(script.OUT.parents[1] / "drawn" / "chair.html", moves, tmp_path)
-    cases = script.one_a_look(Run(tmp_path / "run").cases("test"))
+    told = in_browser(DRAWN / "chair.html", moves, tmp_path)
+    cases = one_a_look(Run(tmp_path / "run").cases("test"))
     for (phantom, contrast, says, stage, panel), (label, pixel) in zip(settings, told, strict=True):
         yes = {name: unpacked(text, found)[phantom, contrast, PANELS.index(says)] for name, text in found["panels"][panel]["yes"].items()}
         own, ideal = yes[found["stages"][stage]], yes["ideal"]
         assert label == f"Probability of yes: attending {100 * own:.0f} %, ideal reader {100 * ideal:.0f} %."
-        asked = np.asarray(script.paint(cases[phantom], CONTRASTS[contrast]))[20, 20].astype(int)
+        asked = np.asarray(chair.paint(cases[phantom], CONTRASTS[contrast]))[20, 20].astype(int)
         assert np.abs(asked - pixel[:3]).max() <= 2
 
 
@@ -138,6 +132,28 @@ def test_twenty_answers_make_a_dot(tmp_path: Path) -> None:
     moves = """
       for (const item of FOUND.sheet) document.querySelectorAll("#case-options button")[item.answer].click();
       return [document.getElementById("case-told").textContent, document.getElementById("plane").getAttribute("aria-label")];"""
-    told, plane = in_browser(script.OUT.parents[1] / "drawn" / "chair.html", moves, tmp_path)
+    told, plane = in_browser(DRAWN / "chair.html", moves, tmp_path)
     assert re.sub(r"\s+", " ", told).startswith("You were right in 7 of 7 cases with three right specialists, 7 of 7 that split them, 6 of 6")
     assert "you (1.00, 1.00)" in plane
+
+
+def test_a_run_shows_its_own_policies(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append(figure))
+    sit(run, "diverse", {"untrained": UNTRAINED, "hard (all buckets)": "hard"})
+    strip, frame = shown
+    model, case = merged(run.policy("diverse/hard")), one_a_look(run.cases("test"))[1]
+    asked = probabilities(run, model, [case], "asking", contrasts=CONTRASTS[::2])[0, :, PANELS.index((1, 1, 1))]
+    three_no = strip.numbers[strip.numbers["panel"] == "three say no"]
+    assert three_no["hard (all buckets)"].tolist() == pytest.approx(asked.tolist(), abs=1 / 255)
+    inside = html.unescape(re.search(r'srcdoc="([^"]*)"', frame)[1])  # type: ignore[index]
+    (file := tmp_path / "inside.html").write_text(inside, encoding="utf-8")
+    moves = """return [document.querySelector("section").hidden, document.getElementById("plane").getAttribute("aria-label")];"""
+    hidden, plane = in_browser(file, moves, tmp_path)
+    assert hidden and "hard (all buckets) (0.9" in plane
+
+
+def test_other_cases_have_no_chair(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run, "table", CaseTable(Path("none"), [question()]))
+    sit(run, "diverse", {"untrained": UNTRAINED})
+    assert capsys.readouterr().out == "The chair fades the findings of the phantom clinic; these are other cases.\n"

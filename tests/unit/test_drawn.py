@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from figures import _save, draw_contrasts, draw_gain_map, draw_rivals, draw_trust
+from figures import _save, draw_chair, draw_contrasts, draw_gain_map, draw_rivals, draw_trust
 from mmedlite.evidence import DATA
 
 
@@ -19,7 +19,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_save, "DRAWN", folder)
-        for script in (draw_rivals, draw_contrasts, draw_gain_map, draw_trust):
+        for script in (draw_chair, draw_rivals, draw_contrasts, draw_gain_map, draw_trust):
             script.main()
     return folder
 

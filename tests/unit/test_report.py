@@ -91,5 +91,6 @@ def test_verify_writes_the_report_and_retrain_trains(tmp_path: Path, monkeypatch
     asked: list[str] = []
     monkeypatch.setattr(cli, "run", lambda args: asked.append(args.profile) or 0)
     assert cli.main(["verify", str(tmp_path)]) == 0 and not asked
-    assert "0 problems" in (tmp_path / "report.html").read_text()
+    assert "0 problems" in (page := (tmp_path / "report.html").read_text())
+    assert page.count("<a href=") == 1 and (tmp_path / "chair.html").is_file() and 'href="chair.html"' in page.split("<h1>")[0]
     assert cli.main(["verify", str(tmp_path), "--retrain"]) == 0 and asked == ["tiny"]
