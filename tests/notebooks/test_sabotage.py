@@ -61,7 +61,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> NotebookNode:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS.values()])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     resources = {"metadata": {"path": str(tmp_path_factory.mktemp("run"))}}
-    NotebookClient(book, resources=resources, kernel_manager_class=PatientKernelManager).execute()
+    NotebookClient(book, resources=resources, kernel_manager_class=PatientKernelManager, coalesce_streams=True).execute()
     del book.metadata["widgets"]
     return book
 
