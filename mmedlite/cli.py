@@ -1,4 +1,4 @@
-"""Commands: ``python -m mmedlite {doctor,plan,run,store,answers,verify}``. The heavy modules are imported by the command that needs them."""
+"""Commands: ``python -m mmedlite {doctor,plan,run,store,answers,seat,share,pool,verify}``. Heavy modules are imported by whom needs them."""
 
 from __future__ import annotations
 
@@ -117,6 +117,29 @@ def answers(args: argparse.Namespace) -> int:
     return 0
 
 
+def seat(args: argparse.Namespace) -> int:
+    """The world of a seat in a class, and how to run and share it."""
+    from mmedlite.room import seat as told
+
+    print(told(args.code, args.number))
+    return 0
+
+
+def share(args: argparse.Namespace) -> int:
+    """Write what a finished run says in 2 KB, for a class to pool: numbers and hashes, no name, text or picture."""
+    from mmedlite.room import share as written
+
+    print(written(args.folder, args.out))
+    return 0
+
+
+def pool(args: argparse.Namespace) -> int:
+    """Put the shares of a folder into one page, room.html: a dot a world, and what 1, 5 and 30 runs would have concluded."""
+    from mmedlite.room import pool as pooled
+
+    return pooled(args.folder, args.watch)
+
+
 def verify(args: argparse.Namespace) -> int:
     """Check the hashes and re-score the stored rows of a run folder; prints every problem, 1 if there is one."""
     from mmedlite.cases import read_table
@@ -163,12 +186,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     one.add_argument("folder", nargs="?", default=str(ROOT / "runs" / "latest"), help="a run folder (the last demo's), or artifacts")
     one.add_argument("--cases", help="the case table of the run, where it is not the phantom clinic")
     one.add_argument("--retrain", action="store_true", help="then train again and compare with the bands (about ten minutes)")
+    one = commands.add_parser("seat", help=seat.__doc__)
+    one.add_argument("code", help="of the class, any words")
+    one.add_argument("number", type=int, help="of the seat")
+    one = commands.add_parser("share", help=share.__doc__)
+    one.add_argument("folder", type=Path, help="a run folder that came to its end")
+    one.add_argument("--out", type=Path, default=Path(), help="where the file is written (default: here)")
+    one = commands.add_parser("pool", help=pool.__doc__)
+    one.add_argument("folder", type=Path, help="of the files that `share` wrote")
+    one.add_argument("--watch", action="store_true", help="go on as further files arrive, until Ctrl-C")
     args = parser.parse_args(argv)
     try:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        return {"plan": plan, "run": run, "store": store, "answers": answers, "verify": verify}[args.command](args)
+        known = {"plan": plan, "run": run, "store": store, "answers": answers, "seat": seat, "share": share, "pool": pool, "verify": verify}
+        return known[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

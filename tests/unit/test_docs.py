@@ -1,0 +1,57 @@
+"""What the pages for people say can be done: every command is known with its options, every make target and every linked file is there."""
+
+from __future__ import annotations
+
+import functools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = (ROOT / "README.md", ROOT / "instructor" / "README.md")
+COMMAND = re.compile(r"\.venv/bin/python -m ([\w.]+)((?: [^`#\n]+)?)")
+LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
+
+
+def found(pattern: re.Pattern[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Every match on every page: (page, groups)."""
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    return [(page.parent.name, match.groups()) for page, text in texts.items() for match in pattern.finditer(text)]
+
+
+@functools.cache
+def help_of(module: str, word: str) -> str:
+    """Help of a module, or of its subcommand."""
+    return subprocess.run([sys.executable, "-m", module, *([word] if word else []), "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+
+
+COMMANDS = sorted({(module, rest.strip()) for _, (module, rest) in found(COMMAND) if not module.endswith(".NAME")})
+
+
+@pytest.mark.parametrize(("module", "rest"), COMMANDS, ids=lambda value: value)
+def test_commands_are_known_with_their_options(module: str, rest: str) -> None:
+    word = rest.split()[0] if module in ("mmedlite", "data_prep") else ""
+    told = help_of(module, word)
+    assert told, f"python -m {module} {word} does not exist"
+    assert {option for option in re.findall(r"(?<!\S)--[\w-]+", rest) if not re.search(rf"{option}\b", told)} == set()
+
+
+def test_there_are_commands_to_test() -> None:
+    assert len(COMMANDS) > 15 and ("mmedlite", 'seat "spring 26" 7') in COMMANDS
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    asked = {groups[0] for _, groups in found(re.compile(r"(?:`|^)(?:\w+=\S+ )*make ([\w-]+)", re.M))}
+    assert {"demo", "test"} <= asked <= targets
+
+
+def test_named_and_linked_files_exist() -> None:
+    links = [(page.parent / link, link) for page in PAGES for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    named = re.compile(r"`((?:figures|mmedlite|tests|artifacts|instructor|data_prep)/[\w./-]*\w\.\w+)`")
+    links += [(ROOT / groups[0], groups[0]) for _, groups in found(named)]
+    assert len(links) > 5
+    assert [link for file, link in links if not file.exists()] == []
