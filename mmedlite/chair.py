@@ -7,7 +7,6 @@ nor network. Between the settings that were asked nothing is guessed: a slider m
 from __future__ import annotations
 
 import base64
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -125,7 +124,7 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
     told = "; ".join(f"{title}: " + ", ".join(f"{name} {y[0]:.2f} to {y[-1]:.2f}" for name, y in part.items()) for title, part in lines.items())
     shown, last = found["phantoms"][phantom], found["contrasts"][-1]
     alt = f"{shown['look']}, {shown['question']} The {shown['finding']} is there. Probability of yes from contrast 0 to {last} of 256. {told}."
-    return plots.draw(draw_lines, table, (9.6, 3.6)), alt
+    return plots.draw(draw_lines, table, (6.6, 2.6)), alt
 
 
 def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 1) -> None:
@@ -141,7 +140,9 @@ def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 1) -> Non
     case, contrasts = one_a_look(run.cases("test"))[phantom], CONTRASTS[::2]
     part = of_policies(run, panel, names, [case], contrasts)
     part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[phantom : phantom + 1, ::2])
-    own = {"contrasts": contrasts, "stages": [*names], "phantoms": [stored["phantoms"][phantom]], "panels": {panel: part}, "sheet": []}
-    plots.show(*strip({**stored, **own}, panel))
-    frame = f'<iframe title="The attending\'s chair" width="100%" height="1100" srcdoc="{html.escape(page({**stored, **own}))}"></iframe>'
+    shown = {"phantoms": [stored["phantoms"][phantom]], "panels": {panel: part}, "sheet": []}
+    found = {"says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}
+    plots.show(*strip(found, panel))
+    inside = page(found).replace("&", "&amp;").replace("'", "&#39;")
+    frame = f"<iframe title=\"The attending's chair\" width=\"100%\" height=\"1100\" srcdoc='{inside}'></iframe>"
     plots.show(frame, "The attending's chair: the numbers of the strip above, to be moved by hand.")

@@ -146,7 +146,7 @@ def test_a_run_shows_its_own_policies(run: Run, monkeypatch: pytest.MonkeyPatch,
     asked = probabilities(run, model, [case], "asking", contrasts=CONTRASTS[::2])[0, :, PANELS.index((1, 1, 1))]
     three_no = strip.numbers[strip.numbers["panel"] == "three say no"]
     assert three_no["hard (all buckets)"].tolist() == pytest.approx(asked.tolist(), abs=1 / 255)
-    inside = html.unescape(re.search(r'srcdoc="([^"]*)"', frame)[1])  # type: ignore[index]
+    inside = html.unescape(re.search(r"srcdoc='([^']*)'", frame)[1])  # type: ignore[index]
     (file := tmp_path / "inside.html").write_text(inside, encoding="utf-8")
     moves = """return [document.querySelector("section").hidden, document.getElementById("plane").getAttribute("aria-label")];"""
     hidden, plane = in_browser(file, moves, tmp_path)
