@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", ROOT / "instructor" / "README.md")
-COMMAND = re.compile(r"\.venv/bin/python -m ([\w.]+)((?: [^`#\n]+)?)")
+PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "instructor/README.md")), *sorted((ROOT / "docs").glob("*.md")))
+COMMAND = re.compile(r"\.venv/bin/python -m ([\w.]+)((?: [^`#\n|]+)?)")
 LINK = re.compile(r"\]\((?!https?:|#)([^)]+)\)")
 
 
