@@ -11,6 +11,7 @@ from typing import Any
 
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.evidence import DATA
+from mmedlite.inference import told_difference
 from mmedlite.looking import IDEAL
 from mmedlite.profiles import ROOT
 
@@ -87,8 +88,8 @@ def worlds(data: Path) -> Part:
         "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step | verdict |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in found["primary"].items():
-        verdict = row["verdict"] if done == planned else "open"
-        lines.append(f"| {name} | {signed(row)} | {row['p']:.3f} | {row['p_holm']:.3f} | {row['detectable']:.3f} | {verdict} |")
+        p = f"{row['p']:.3f} | {row['p_holm']:.3f} | {told_difference(row['detectable'])}"
+        lines.append(f"| {name} | {signed(row)} | {p} | {row['verdict']} |")
     lines.append("\n![Primary contrasts, a dot a world; numbers in the table above](drawn/contrasts.png)")
     kinds = ("yes/no questions", "four options")
     lines += ["\nExploratory: the same contrasts on each kind of question, unadjusted intervals.\n",

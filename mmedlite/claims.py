@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from mmedlite.evaluation import signed
 from mmedlite.evidence import PRIMARY
+from mmedlite.inference import told_difference
 from mmedlite.paper_audit import Finding
 from mmedlite.profiles import InputError
 from mmedlite.run_folder import RunFolder
@@ -123,7 +124,8 @@ def of_worlds(evidence: Mapping[str, Any]) -> list[Claim]:
         found = {key.rsplit(", ", 1)[1]: row for key, row in evidence["primary"].items() if key.startswith(f"{name}, ")}
         verdicts = {row["verdict"] for row in found.values()}
         verdict = "open" if done < planned else verdicts.pop() if len(verdicts) == 1 else "depends on the panel"
-        told = "; ".join(f"{p} {signed(row)}, Holm p {row['p_holm']:.3f}, detectable {row['detectable']:.3f}" for p, row in found.items())
+        least = {p: told_difference(row["detectable"]) for p, row in found.items()}
+        told = "; ".join(f"{p} {signed(row)}, Holm p {row['p_holm']:.3f}, detectable {least[p]}" for p, row in found.items())
         refuted = "Holm's p of .05 or more" + (", or the other sign" if PRIMARY[name][2] else "")
         ran = f"printed recipe, one change, {done} of {planned} unseen worlds"
         claims.append(Claim(claim, where, refuted, ran, told, "mechanism", verdict, "python -m figures.worlds"))

@@ -124,8 +124,11 @@ def count(data: Path = DATA) -> dict[str, Any]:
     trained = sorted({c for f in worlds.values() for c in f.columns if c.startswith(("printed_", "recommended_"))})
     split = {f"{name}, {panel}": {seed: f[(f["panel"] == panel) & keep(f)] for seed, f in worlds.items()}
              for panel in panels for name, keep in {"all": lambda f: f["answer"] >= 0, **SUBSETS}.items()}  # fmt: skip
+    contrasts = primary(worlds, panels)
+    if len(worlds) < WORLDS:  # the plan looks once, at all of them
+        contrasts = {name: {**row, "verdict": "open"} for name, row in contrasts.items()}
     return {
-        "worlds": seeds, "planned": WORLDS, "plan": recipe_sha256(), "primary": primary(worlds, panels),
+        "worlds": seeds, "planned": WORLDS, "plan": recipe_sha256(), "primary": contrasts,
         "accuracy": {name: {a: float(np.mean([f[a].mean() for f in parts.values() if a in f])) for a in (*UNTRAINED, *trained)}
                      for name, parts in split.items()},
         "by kind": {f"{contrast}, {name}": compare(parts, arm, rival)

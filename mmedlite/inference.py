@@ -71,3 +71,8 @@ def smallest_detectable(sd: float, n: int, alpha: float = 0.05, power: float = 0
     from scipy.stats import t
 
     return float((t.ppf(1 - alpha / 2, n - 1) + t.ppf(power, n - 1)) * sd / np.sqrt(n))
+
+
+def told_difference(difference: float) -> str:
+    """A smallest detectable difference of two shares as text: of few worlds it may be larger than any difference can be."""
+    return f"{difference:.3f}" if difference < 1 else "above 1"

@@ -92,3 +92,7 @@ def test_no_world_is_told() -> None:
     for bad in ([], [np.ones(3), np.ones(0)]):
         with pytest.raises(InputError):
             inference.over_worlds(bad)
+
+
+def test_a_difference_that_cannot_be_is_told_so() -> None:
+    assert [inference.told_difference(d) for d in (0.0204, 0.9999, 6.8)] == ["0.020", "1.000", "above 1"]
