@@ -1,4 +1,4 @@
-"""The numbers of the attending's chair: every policy of the recipe, and the ideal reader, on one phantom a look at every setting.
+"""The numbers of the attending's chair: every policy of the recipe, and the ideal reader, on a phantom a look with and without its marker.
 
 ``python -m figures.chair`` asks the policies of the reference run and writes ``figures/data/chair.json``, of which
 ``figures.draw_chair`` makes the page.
@@ -20,9 +20,10 @@ from data_prep.drawing import draw
 from data_prep.phantoms import DIALS, sample
 from figures.looks import Changed
 from mmedlite.cases import Case, CaseTable
-from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, of_policies, one_a_look, packed, paint, panel_options
-from mmedlite.curriculum import bucket, majority_vote
+from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, of_policies, packed, paint, panel_options, two_a_look
+from mmedlite.curriculum import BUCKETS, bucket, majority_vote
 from mmedlite.pipeline import fit_ideal, read_alone
+from mmedlite.profiles import Stage
 from mmedlite.run import Run
 from mmedlite.widgets import picture_url
 
@@ -31,7 +32,7 @@ SHEET = {"easy": 7, "split": 7, "wrong": 6}  # unanimous and right, not unanimou
 
 def layers(case: Case) -> list[Image.Image]:
     """Picture without finding, with the whole finding, both without grain; and the grain about 128, in grey."""
-    phantom = sample(case.meta["seed"], DIALS)["phantoms"][0]
+    phantom = replace(sample(case.meta["seed"], DIALS)["phantoms"][0], marked=case.meta["marked"])
     empty, full = (draw(replace(phantom, noise=0, contrast=c)) for c in (0, 256))
     byte = np.random.Generator(np.random.PCG64([phantom.seed, 3])).integers(0, 256, (4, 64, 64), dtype=np.uint8)  # as in drawing.draw
     grain = (byte.sum(0, dtype=np.int32) - 510) * phantom.noise // 148
@@ -67,15 +68,20 @@ def sheet(run: Run) -> tuple[list[dict[str, Any]], int]:
     return items, sum(kind == "split" and majority_vote(said[i].tolist()) == cases[i].answer for i, kind in chosen)
 
 
+def titled(stage: Stage) -> str:
+    """A stage's name, and whether it visits all buckets, as notebook 04 says it."""
+    return f"{stage.name} (all buckets)" if len(stage.buckets) == len(BUCKETS) else stage.name
+
+
 def measure(run: Run) -> dict[str, Any]:
     """Everything that the page shows."""
-    cases, names = one_a_look(run.cases("test")), {"untrained": UNTRAINED, **{s.name: s.name for s in run.profile.attending.recipe}}
+    cases, names = two_a_look(run.cases("test")), {"untrained": UNTRAINED, **{titled(s): s.name for s in run.profile.attending.recipe}}
     panels = {panel: of_policies(run, panel, names, cases) for panel in run.profile.panels}
     for panel, part in panels.items():
         part["yes"]["ideal"] = packed(ideal(run, panel, cases))
     items, vote = sheet(run)
     phantoms = [
-        {"look": c.modality, "question": c.question, "finding": c.meta["finding"], "place": c.meta["place"],
+        {"look": c.modality, "question": c.question, "finding": c.meta["finding"], "place": c.meta["place"], "marked": c.meta["marked"],
          "layers": [picture_url(layer, lossless=True) for layer in layers(c)]} for c in cases
     ]  # fmt: skip
     return {"says": SAYS, "contrasts": CONTRASTS, "stages": [*names], "phantoms": phantoms, "panels": panels, "sheet": items, "vote": vote,

@@ -7,7 +7,7 @@ import json
 from figures import _save
 from mmedlite.chair import STORED, page, strip
 
-SHOWN = 1  # the phantom of the strip
+SHOWN = 2  # the phantom of the strip, and behind it the same one marked
 
 
 def main() -> None:

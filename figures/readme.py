@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from figures import _evidence_page
+from figures import _evidence_page, _real
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
 from mmedlite.evaluation import signed, with_interval
@@ -118,67 +117,6 @@ def _store(data: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _real_triage(data: Path) -> list[str]:
-    """The sentence on naming the modality of real pictures."""
-    found = json.loads((data / "real_triage.json").read_text(encoding="utf-8"))
-    return [
-        f"\nReal pictures, naming the modality ({len(found['pictures'])} modalities, {found['n']} pictures, {found['folds']} folds by "
-        f"picture), macro recall: {found['base']:.3f} before training, {_cell(found, 'trained')} after "
-        f"{found['warm_start']['steps']} supervised steps and {found['grpo']['steps']} of GRPO; colour histogram "
-        f"{found['histogram']:.3f}; always the largest class {found['majority']:.3f} (its share is {found['majority_rate']:.3f})."
-    ]
-
-
-READERS = {
-    "majority_answer": "the commonest training answer among the options", "text_only": "the question's words alone (linear)",
-    "linear_probe": "these and the frozen tower's features (linear probe)", "no_panel": "policy before GRPO, without the panel",
-    "majority_vote": "vote of the panel", "untrained_panel": "policy before GRPO, with the panel", "trained": "**trained, with the panel**",
-    "blank": "trained, its picture blank", "shuffled": "trained, pixels shuffled", "swapped": "trained, another picture of the modality",
-}  # fmt: skip
-
-
-def _real_small(data: Path) -> list[str]:
-    """The pipeline on real pictures with small models."""
-    if not (file := data / "real_small.json").exists():
-        return []
-    found = json.loads(file.read_text(encoding="utf-8"))
-    sets, triage, cases = found["by_set"], found["triage"], found["cases"]
-
-    def row(title: str, cell: Callable[[dict[str, Any]], str]) -> str:
-        return f"| {title} | " + " | ".join(map(cell, sets.values())) + " |"
-
-    lines = [
-        "\n## The whole pipeline on real pictures, small\n",
-        f"Profile `real-small`: {found['pictures']:,} pictures of VQA-RAD, SLAKE, OmniMedVQA and label sets, split by picture; "
-        f"{cases['school']} cases taught to the models, {cases['train']} for GRPO, {cases['test']} for test; {found['panel']} panel, training "
-        f"seed {found['seed']}; {found['minutes']:.0f} minutes from the raw files to this table on two CPU cores. The models have 1.2 M "
-        "parameters and towers trained on phantoms alone: this shows what the pipeline makes of real data, not what a large policy can do.\n",
-        "| accuracy, greedy | " + " | ".join(f"{name} (n {part['n']})" for name, part in sets.items()) + " |",
-        "|---|" + "---|" * len(sets),
-        row("chance", lambda part: f"{part['chance']:.3f}"),
-    ]
-    for key, title in READERS.items():
-
-        def right(part: dict[str, Any], key: str = key) -> str:
-            return f"{part['accuracy'][key]:.3f}"
-
-        lines.append(row(title, right))
-    lines += [
-        row("trained minus words alone", lambda part: signed(part["over_text"]["trained"])),
-        row("trained minus vote", lambda part: signed(part["over_vote"])),
-        row("trained minus blank", lambda part: signed(part["needs_picture"]["blank"])),
-    ]
-    signs = {"better than the words alone": 1, "worse": -1, "not told apart": 0}
-    gains = {name: part["over_text"]["trained"] for name, part in sets.items() if name != "all"}
-    sign = {name: (gain["low"] > 0) - (gain["high"] < 0) for name, gain in gains.items()}
-    told = "; ".join(f"{word}: {', '.join(n for n, s in sign.items() if s == kind) or 'none'}" for word, kind in signs.items())
-    ways = {"majority": "always the commonest", "histogram": "colour histogram", "linear_probe": "linear probe", "base": "before GRPO",
-            "trained": "trained"}  # fmt: skip
-    recall = ", ".join(f"{title} {triage['accuracy'][key]:.3f} ({triage['macro_recall'][key]:.3f})" for key, title in ways.items())
-    seen = f"accuracy (macro recall over {len(triage['departments'])} departments), n = {triage['n']}"
-    return [*lines, f"\nThe trained policy by set, {told}.", f"\nTriage by modality, {seen}: {recall}."]
-
-
 def block() -> str:
     """The results as Markdown."""
     results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
@@ -219,10 +157,10 @@ def block() -> str:
     marker = json.loads(MARKER.read_text(encoding="utf-8"))
     lines.append(f"\n{gain_text(marker['gain'])} {flip_text(marker['flips']).strip()}")
     data = ROOT / "figures" / "data"
-    lines += _real_triage(data)
+    lines += _real.triage(data)
     lines += ["\n## Better than what, and because of what\n", *_evidence_page.main()]
     lines.append("\nAll numbers: `figures/evidence.md`; the paper's tables beside the same comparisons here: `figures/mirrored_tables.md`.")
-    lines += _engine(data) + _store(data) + _real_small(data)
+    lines += _engine(data) + _store(data) + _real.small(data)
     timings = ROOT / "artifacts" / "timings.json"
     if timings.exists():
         minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]

@@ -21,6 +21,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from data_prep.leaks import report
+from data_prep.pictures import dhash
 from figures.looks import Changed, spoiled, swapped
 from mmedlite.attending import answer, image_features
 from mmedlite.cases import Case, CaseTable, option_key, read_table
@@ -36,7 +38,7 @@ LABELLED, ALL = "label sets", "all"
 
 
 def commands(source: Path, out: Path) -> list[list[str]]:
-    """The commands of the README, in order."""
+    """What is run, in order, as one would type it."""
     alone = ["--group-by-image"]  # no picture in two splits; image_folder always splits so
     tables = {"vqa_rad": (source / "vqa_rad", alone), "slake": (source / "slake", alone), "image_folder": (source, [])}
     return [
@@ -107,7 +109,7 @@ def triage(run: Run, train: Sequence[Case], seen: np.ndarray, cases: Sequence[Ca
 
 
 def table_of(options: Mapping[str, Sequence[int]], cases: Sequence[Case]) -> dict[str, Any]:
-    """Accuracy of each reader by set, chance beside them, and the trained policy minus the one that reads the question alone, paired."""
+    """Accuracy of each reader by set, chance beside them, how often it names no option, and the trained policy minus it, paired."""
     answers, groups = np.array([c.answer for c in cases]), np.array([SETS.get(c.source, LABELLED) for c in cases])
     pictures, found = np.array([c.image_sha256s[0] for c in cases]), {}
     right = {name: np.array(o) == answers for name, o in options.items()}
@@ -118,13 +120,21 @@ def table_of(options: Mapping[str, Sequence[int]], cases: Sequence[Case]) -> dic
         found[group] = {
             "n": int(part.sum()), "chance": float(np.mean([1 / len(c.options) for c, p in zip(cases, part, strict=True) if p])),
             "accuracy": {name: float(r[part].mean()) for name, r in right.items()},
-            "over_text": {name: paired_difference(r[part], right["text_only"][part], pictures[part])
-                          for name, r in right.items() if name in ("trained", "linear_probe", "no_panel")},
-            "over_vote": paired_difference(right["trained"][part], right["majority_vote"][part], pictures[part]),
-            "needs_picture": {name: paired_difference(right["trained"][part], right[name][part], pictures[part])
-                              for name in ("blank", "shuffled", "swapped")},
+            "no_answer": {name: float((np.array(o)[part] < 0).mean()) for name, o in options.items()},
+            "trained_minus": {name: paired_difference(right["trained"][part], r[part], pictures[part])
+                              for name, r in right.items() if name != "trained"},
         }  # fmt: skip
     return found
+
+
+def look_alikes(school: CaseTable, table: CaseTable) -> dict[str, int]:
+    """Test pictures, how many of them a training picture is too, and how many more look like one by their perceptual hash.
+
+    Of copies that are turned it knows nothing.
+    """
+    hashes = {c.image_sha256s[0]: dhash(t.open_image(c)) for t in (school, table) for c in t}
+    found = report([*school.cases, *table.cases], hashes)["train/test"]
+    return {name: found[name] for name in ("images", "images_shared", "images_alike")}
 
 
 def measure(run: Run, school: Path) -> dict[str, Any]:
@@ -144,12 +154,12 @@ def measure(run: Run, school: Path) -> dict[str, Any]:
     return {
         "panel": panel, "cases": {"school": len(taught.cases), "train": len(run.cases("train")), "test": len(cases)},
         "pictures": len({c.image_sha256s[0] for c in (*taught.cases, *run.table)}),
-        "by_set": table_of(options, cases), "triage": triage(run, train, seen, cases, shown),
+        "look_alikes": look_alikes(taught, run.table), "by_set": table_of(options, cases), "triage": triage(run, train, seen, cases, shown),
         "buckets": run.results()["panel"][panel], **run.facts,
     }  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
     """Build, teach, run, measure and store; nothing is stored without real pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="folder of the real pictures")
@@ -157,16 +167,21 @@ def main() -> None:
     args = parser.parse_args()
     if not args.source:
         print("real_small: no --source DIR given, the stored numbers are left as they are")
-        return
+        return 0
+    if not (args.source / "vqa_rad").is_dir() or not (args.source / "slake").is_dir():
+        print(f"error: {args.source} holds no folders vqa_rad and slake as they are published", file=sys.stderr)
+        return 1
     start = time.time()
     for number, command in enumerate(plan := commands(args.source.resolve(), args.out), start=1):
         print(f"{number} of {len(plan)}: python -m {' '.join(command[:2])}, after {(time.time() - start) / 60:.1f} minutes", flush=True)
-        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True)
+        if status := subprocess.run([sys.executable, "-m", *command], cwd=ROOT).returncode:
+            return status  # it has said why
     run = Run(args.out, "real-small", DATA / "real_small" / "cases")
     found = measure(run, DATA / "real_small" / "school") | {"minutes": round((time.time() - start) / 60, 1)}
     OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({group: part["accuracy"] for group, part in found["by_set"].items()}, indent=1))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

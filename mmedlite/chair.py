@@ -35,19 +35,22 @@ SAYS = ("yes", "no", "silent")  # what a doctor can say
 PANELS = tuple(product(range(len(SAYS)), repeat=3))  # 27 of them; the first doctor's answer changes slowest
 CONTRASTS = tuple(range(0, 81, 5))  # of 256; cases of the clinic have 2 to 60
 TEMPLATE = Path(__file__).with_name("chair.html")
-STRIP = {"three say no": (1, 1, 1), "two no, one yes": (1, 1, 0), "three silent": (2, 2, 2)}
+NO = (1, 1, 1)  # three doctors who deny the finding: in the clinic mostly on marked pictures
+STRIP = {"three no, marked": (NO, 1), "three no, no marker": (NO, 0), "three silent, no marker": ((2, 2, 2), 0)}  # panel, marked
+LEGEND = {"ideal": "ideal reader"}
 UNTRAINED = "untrained_panel"  # name of the untrained policy's rows; those of the others are named as their adapters
 
 
-def one_a_look(cases: Sequence[Case]) -> list[Case]:
-    """The first unmarked case of each look that asks for the finding which its picture shows."""
+def two_a_look(cases: Sequence[Case]) -> list[Case]:
+    """The first unmarked case of each look that asks for the finding which its picture shows, each followed by itself with the marker."""
     asked = [c for c in cases if c.meta["kind"] == "present" and c.answer_text == "yes" and not c.meta["marked"]]
-    return [next(c for c in asked if c.modality == look) for look in LOOKS]
+    clear = [next(c for c in asked if c.modality == look) for look in LOOKS]
+    return [twin for c in clear for twin in (c, replace(c, case_id=f"{c.case_id}-marked", meta={**c.meta, "marked": True}))]
 
 
 def paint(case: Case, contrast: int) -> Image.Image:
-    """The attending's picture of a case with its finding at another contrast; all else, the grain too, stays."""
-    return draw(replace(sample(case.meta["seed"], DIALS)["phantoms"][0], contrast=contrast))
+    """The attending's picture of a case, marked or not, with its finding at another contrast; all else, the grain too, stays."""
+    return draw(replace(sample(case.meta["seed"], DIALS)["phantoms"][0], contrast=contrast, marked=case.meta["marked"]))
 
 
 def panel_options(case: Case) -> np.ndarray:
@@ -107,9 +110,13 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots.Drawing, str]:
-    """Probability of yes against the contrast of a finding that is there; an axis for each of three panels, a line a policy."""
-    yes = {name: unpacked(text, found)[phantom] for name, text in found["panels"][panel]["yes"].items()}  # (contrasts, 27) each
-    lines = {title: {name: y[:, PANELS.index(says)] for name, y in yes.items()} for title, says in STRIP.items()}
+    """Probability of yes against the contrast of a finding that is there; an axis for each of three settings, a line a policy.
+
+    Args:
+        phantom: the unmarked one of a pair.
+    """
+    yes = {LEGEND.get(name, name): unpacked(text, found) for name, text in found["panels"][panel]["yes"].items()}  # (cases, contrasts, 27) each
+    lines = {title: {name: y[phantom + marked, :, PANELS.index(says)] for name, y in yes.items()} for title, (says, marked) in STRIP.items()}
     table = pd.concat([pd.DataFrame(part, index=found["contrasts"]).assign(panel=title) for title, part in lines.items()])
 
     def draw_lines(fig: plots.Drawing) -> None:
@@ -127,21 +134,23 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
     return plots.draw(draw_lines, table, (6.6, 2.6)), alt
 
 
-def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 1) -> None:
-    """Show the chair with this run's own policies on one phantom, as a strip and as the page; a line where the cases are not the clinic's.
+def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 2) -> None:
+    """Show the chair with this run's own policies on one pair of phantoms, as a strip and as the page; the ideal reader is the stored run's.
+
+    Where the cases are not the clinic's, a line says so.
 
     Args:
-        names: as ``of_policies`` takes them. phantom: which of the stored ones.
+        names: as ``of_policies`` takes them. phantom: the unmarked one of a stored pair.
     """
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     if run.table.sha256 != stored["cases_sha256"]:
         print("The chair fades the findings of the phantom clinic; these are other cases.")
         return
-    case, contrasts = one_a_look(run.cases("test"))[phantom], CONTRASTS[::2]
-    part = of_policies(run, panel, names, [case], contrasts)
-    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[phantom : phantom + 1, ::2])
-    shown = {"phantoms": [stored["phantoms"][phantom]], "panels": {panel: part}, "sheet": []}
-    found = {"says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}
+    chosen, contrasts = slice(phantom, phantom + 2), CONTRASTS[::2]
+    part = of_policies(run, panel, names, two_a_look(run.cases("test"))[chosen], contrasts)
+    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, ::2])
+    shown = {"phantoms": stored["phantoms"][chosen], "panels": {panel: part}, "sheet": []}
+    found = {"seed": run.seed, "says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}
     plots.show(*strip(found, panel))
     inside = page(found).replace("&", "&amp;").replace("'", "&#39;")
     frame = f"<iframe title=\"The attending's chair\" width=\"100%\" height=\"1100\" srcdoc='{inside}'></iframe>"

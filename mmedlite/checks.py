@@ -69,17 +69,28 @@ def applies(band: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     return (band["config"], band["cases_sha256"]) == (facts["config_sha256"], facts["cases_sha256"])
 
 
+def judged(facts: Mapping[str, Any]) -> bool:
+    """Is a run with these facts one that bands were made for, so that no check of it may be left out?"""
+    return any(applies(band, facts) for band in _bands().values())
+
+
+def _bands() -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
+    return found
+
+
 def expect(
     name: str, value: float, n: int | None = None, run: str | Path | None = None, facts: Mapping[str, Any] | None = None
 ) -> None:  # fmt: skip
     """Print PASS, WATCH (better than the band) or FAIL; n: cases measured, run: folder of the run.
 
     Fewer cases than the band was made for widen it; InputError where that would let a control pass. ``facts`` of a run for which no band
-    was made (see ``applies``): a line says so, and nothing is compared.
+    was made (see ``judged``): a line says so, nothing is compared, and the check is recorded as skipped.
     """
-    bands = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
-    if facts and not (name in bands and applies(bands[name], facts)):
+    bands = _bands()
+    if facts and not judged(facts):
         print(f"no band {name}: none was made with these settings and cases")
+        _record("SKIPPED", name, run, NOT_JUDGED)
         return
     if name not in bands:
         known = ", ".join(sorted(bands)) or "none yet, run `make artifacts`"
@@ -120,10 +131,11 @@ def expect_all(results: Mapping[str, Any], facts: Mapping[str, Any], run: str | 
 def check(name: str, condition: bool | None, hint: str, run: str | Path | None = None) -> None:
     """Print one PASS or FAIL line for a yes/no fact; ``hint`` names the likely mistake and the next step.
 
-    ``condition`` None: these cases hold nothing to judge it by. A line says so, and nothing is recorded.
+    ``condition`` None: these cases hold nothing to judge it by. A line says so, and the check is recorded as skipped.
     """
     if condition is None:
         print(f"no check {name}: it does not apply, there is nothing in this run to judge it by")
+        _record("SKIPPED", name, run, NOT_JUDGED)
         return
     status = "PASS" if condition else "FAIL"
     _report(
@@ -136,21 +148,33 @@ def check(name: str, condition: bool | None, hint: str, run: str | Path | None =
 
 
 def tally(folder: Path) -> list[dict[str, Any]]:
-    """The last record of each check of a run folder: name, status ("pass", "watch" or "fail"), value, band, n."""
+    """The last record of each check of a run folder: name, status ("pass", "watch", "fail" or "skipped"), value, band, n."""
     file = folder / "checks.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return list({row["name"]: row for row in map(json.loads, filter(None, lines))}.values())
 
 
 def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """{"passed", "failed"} of the records of :func:`tally`; "watch" (better than the band) is a pass."""
-    failed = sum(row["status"] == "fail" for row in rows)
-    return {"passed": len(rows) - failed, "failed": failed}
+    """{"passed", "failed", "skipped"} of the records of :func:`tally`; "watch" (better than the band) is a pass."""
+    failed, skipped = (sum(row["status"] == status for row in rows) for status in ("fail", "skipped"))
+    return {"passed": len(rows) - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def told(counted: Mapping[str, int]) -> str:
+    """The count in words."""
+    return f"{counted['passed']} checks passed, {counted['failed']} failed" + (f", {counted['skipped']} skipped" if counted["skipped"] else "")
 
 
 def _report(status: str, name: str, line: str, run: str | Path | None, record: Mapping[str, Any]) -> None:
-    """Print the line, and add the record to checks.jsonl of ``run`` or of the folder that MMEDLITE_RUN names."""
     print(f"{status} {name} {line}")
+    _record(status, name, run, record)
+
+
+NOT_JUDGED = {"value": None, "band": None, "n": None}
+
+
+def _record(status: str, name: str, run: str | Path | None, record: Mapping[str, Any]) -> None:
+    """Add the record to checks.jsonl of ``run`` or of the folder that MMEDLITE_RUN names."""
     folder = run or os.environ.get("MMEDLITE_RUN")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from mmedlite import processes
-    from mmedlite.checks import count, expect_all, tally
+    from mmedlite.checks import count, expect_all, tally, told
     from mmedlite.demo import PeakMemory, cpu_minutes
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
     from mmedlite.run import Run
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     done = count(tally(folder))
     this.update_results(checks=done)
     write_manifest(folder, this.facts)
-    print(f"{done['passed']} checks passed, {done['failed']} failed")
+    print(told(done))
     return int(done["failed"] > 0)
 
 

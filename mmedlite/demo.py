@@ -21,7 +21,7 @@ import psutil
 from jupyter_client.channels import AsyncZMQSocketChannel
 from jupyter_client.manager import AsyncKernelManager
 
-from mmedlite.checks import count, tally
+from mmedlite.checks import count, judged, tally, told
 from mmedlite.profiles import ROOT, InputError, load_profile
 
 NOTEBOOKS = (
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         )
 
     rows = tally(run)
-    for row in (r for r in rows if r["status"] != "pass"):
+    for row in (r for r in rows if r["status"] not in ("pass", "skipped")):
         print(f"{row['status']:5} {row['name']}: {row['value']} against the band {row['band']}")
     counted = count(rows)
     passed, failed = counted["passed"], counted["failed"]
@@ -220,6 +220,9 @@ def main(argv: list[str] | None = None) -> int:
     elif passed + failed == 0:
         print("No notebook recorded a check, so nothing is shown.")
         failed = 1
+    elif counted["skipped"] and judged(json.loads((run / "run.json").read_text(encoding="utf-8"))):
+        print("Checks were skipped although bands were made for these settings and cases: something that they judge is missing.")
+        failed += counted["skipped"]
     save(run / "demo.json", state)
     file = run / "results.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -229,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     if not problem:  # of a demo cut short they would be out of date as soon as it goes on
         results["checks"] = counted
     save(file, results)
-    print(f"{passed} checks passed, {failed} failed")
+    print(told({**counted, "failed": failed}))
     return int(failed > 0)
 
 

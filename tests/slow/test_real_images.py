@@ -13,7 +13,7 @@ import pytest
 from data_prep import small_base
 from data_prep.__main__ import main as data_prep
 from figures import real_small, real_triage
-from figures.readme import READERS
+from figures._real import READERS
 from mmedlite.run import Run
 
 STEPS = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step

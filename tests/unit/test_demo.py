@@ -72,7 +72,7 @@ def test_all_is_well(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "[1/2] 00_first, about 6 min left" in out and "[2/2] 01_second, about 4 min left" in out
     assert (kit / "runs" / "latest").is_symlink() and not os.path.isabs(os.readlink(kit / "runs" / "latest"))
     found = results(kit)
-    assert found["seed"] == 3 and found["checks"] == {"passed": 2, "failed": 0}
+    assert found["seed"] == 3 and found["checks"] == {"passed": 2, "failed": 0, "skipped": 0}
     assert 0 < found["minutes"] < 2 and 0 < found["cpu_minutes"] < 2 and 0.05 < found["peak_memory_gib"] < 8  # type: ignore[operator]
     for name in demo.NOTEBOOKS:
         assert nbformat.read(kit / "runs" / "latest" / "notebooks" / f"{name}.ipynb", 4).cells[0].execution_count == 1
@@ -164,6 +164,17 @@ def test_other_code_profile_or_cases_begin_anew(kit: Path) -> None:
     (kit / "mmedlite" / "code.py").write_text("x = 2\n")
     other, fresh = demo.open_run("tiny")
     assert other != run and not fresh["notebooks"] and fresh["code"] != state["code"]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_skipped_check_fails_where_bands_were_made(
+    kit: Path, judged: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "judged", lambda facts: judged and facts == {"cases_sha256": "x"})
+    facts = """Path(os.environ["MMEDLITE_RUN"], "run.json").write_text('{"cases_sha256": "x"}')"""
+    write(kit, "01_second", check("second", "skipped"), f"import os\nfrom pathlib import Path\n{facts}")
+    assert demo.main([]) == int(judged)
+    assert capsys.readouterr().out.splitlines()[-1] == f"1 checks passed, {int(judged)} failed, 1 skipped"
 
 
 def test_notebooks_read_the_named_cases(kit: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from figures import real_small
-from mmedlite.cases import Case
+from mmedlite.cases import Case, TableWriter, read_table
 
 
 def case(number: int, question: str, options: tuple[str, ...], answer: int, source: str = "vqa_rad") -> Case:
@@ -49,16 +50,14 @@ def test_table_counts_each_set_and_all() -> None:
     cases = [case(i, "q", ("a", "b") if i < 4 else ("a", "b", "c", "d"), 0, "vqa_rad" if i < 4 else "mednist") for i in range(8)]
     right, wrong = [0] * 8, [1] * 8
     names = ("text_only", "linear_probe", "no_panel", "majority_vote", "blank", "shuffled", "swapped")
-    found = real_small.table_of({**dict.fromkeys(names, wrong), "trained": right}, cases)
+    found = real_small.table_of({**dict.fromkeys(names, wrong), "blank": [-1] * 8, "trained": right}, cases)
     assert {group: part["n"] for group, part in found.items()} == {"VQA-RAD": 4, "label sets": 4, "all": 8}
     assert [found[group]["chance"] for group in found] == [0.5, 0.25, 0.375]
-    assert found["all"]["accuracy"]["trained"] == 1.0 and found["all"]["over_text"]["trained"]["mean"] == 1.0
-    assert found["all"]["over_text"]["no_panel"]["mean"] == 0.0 and found["all"]["needs_picture"]["blank"]["mean"] == 1.0
+    assert found["all"]["accuracy"]["trained"] == 1.0 and found["all"]["trained_minus"]["text_only"]["mean"] == 1.0
+    assert found["all"]["no_answer"] == {name: float(name == "blank") for name in (*names, "trained")}
 
 
-def test_commands_are_those_of_the_readme(root: Path) -> None:
-    text = (root / "README.md").read_text(encoding="utf-8")
-    assert "python -m figures.real_small --source DIR" in text
+def test_sets_are_split_by_picture_and_taught_before_the_run() -> None:
     plan = real_small.commands(Path("/source"), Path("/out"))
     assert [command[:2] for command in plan][-2:] == [["data_prep", "small_base"], ["mmedlite", "run"]]
     assert all("--group-by-image" in command for command in plan if command[1] in ("vqa_rad", "slake"))  # split by picture
@@ -70,5 +69,23 @@ def test_without_pictures_nothing_is_touched(monkeypatch: pytest.MonkeyPatch, ca
 
     monkeypatch.setattr(real_small.subprocess, "run", never)
     monkeypatch.setattr("sys.argv", ["real_small"])
-    real_small.main()
-    assert "left as they are" in capsys.readouterr().out
+    assert real_small.main() == 0 and "left as they are" in capsys.readouterr().out
+
+
+def test_a_folder_without_the_sets_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["real_small", "--source", str(tmp_path)])
+    assert real_small.main() == 1 and "holds no folders vqa_rad and slake" in capsys.readouterr().err
+
+
+def test_look_alikes_are_counted_once(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    seen, other = (Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(2))
+    near = Image.fromarray(np.clip(np.asarray(seen).astype(int) + 1, 0, 255).astype(np.uint8))  # a grey level brighter
+    tables = {"school": [("train", seen)], "rest": [("train", other), ("test", seen), ("test", near)]}
+    for name, rows in tables.items():
+        with TableWriter(tmp_path / name) as table:
+            for i, (split, picture) in enumerate(rows):
+                path, sha = table.add_image(picture)
+                table.add(Case(f"{name}{i}", "made", split, (path,), (sha,), "q", ("yes", "no"), 0, "CT", "Radiologist", "yes_no", "none", {}))
+    found = real_small.look_alikes(*(read_table(tmp_path / name) for name in tables))
+    assert found == {"images": 2, "images_shared": 1, "images_alike": 1}
