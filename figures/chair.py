@@ -31,7 +31,7 @@ SHEET = {"easy": 7, "split": 7, "wrong": 6}  # unanimous and right, not unanimou
 
 
 def layers(case: Case) -> list[Image.Image]:
-    """Picture without finding, with the whole finding, both without grain; and the grain about 128, in grey."""
+    """Picture without finding, with the whole finding, both without grain; and the grain about 128, in grey, which a pair shares."""
     phantom = replace(sample(case.meta["seed"], DIALS)["phantoms"][0], marked=case.meta["marked"])
     empty, full = (draw(replace(phantom, noise=0, contrast=c)) for c in (0, 256))
     byte = np.random.Generator(np.random.PCG64([phantom.seed, 3])).integers(0, 256, (4, 64, 64), dtype=np.uint8)  # as in drawing.draw
@@ -82,7 +82,7 @@ def measure(run: Run) -> dict[str, Any]:
     items, vote = sheet(run)
     phantoms = [
         {"look": c.modality, "question": c.question, "finding": c.meta["finding"], "place": c.meta["place"], "marked": c.meta["marked"],
-         "layers": [picture_url(layer, lossless=True) for layer in layers(c)]} for c in cases
+         "layers": [picture_url(layer, lossless=True) for layer in layers(c)[: 2 if c.meta["marked"] else 3]]} for c in cases
     ]  # fmt: skip
     return {"says": SAYS, "contrasts": CONTRASTS, "stages": [*names], "phantoms": phantoms, "panels": panels, "sheet": items, "vote": vote,
             **run.facts}  # fmt: skip

@@ -36,7 +36,7 @@ PANELS = tuple(product(range(len(SAYS)), repeat=3))  # 27 of them; the first doc
 CONTRASTS = tuple(range(0, 81, 5))  # of 256; cases of the clinic have 2 to 60
 TEMPLATE = Path(__file__).with_name("chair.html")
 NO = (1, 1, 1)  # three doctors who deny the finding: in the clinic mostly on marked pictures
-STRIP = {"three no, marked": (NO, 1), "three no, no marker": (NO, 0), "three silent, no marker": ((2, 2, 2), 0)}  # panel, marked
+STRIP = {"three say no, marked": (NO, 1), "three say no, no marker": (NO, 0)}  # panel, marked
 LEGEND = {"ideal": "ideal reader"}
 UNTRAINED = "untrained_panel"  # name of the untrained policy's rows; those of the others are named as their adapters
 
@@ -110,7 +110,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots.Drawing, str]:
-    """Probability of yes against the contrast of a finding that is there; an axis for each of three settings, a line a policy.
+    """Probability of yes against the contrast of a finding that is there; an axis for marked and unmarked, a line a policy.
 
     Args:
         phantom: the unmarked one of a pair.
@@ -126,15 +126,15 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
                 axes.plot(found["contrasts"], y, label=name, **how)
             axes.set(title=title, xlabel="contrast of the finding", ylim=(-0.03, 1.03))
         fig.axes[0].set(ylabel="probability of yes")
-        fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=len(yes), loc="outside upper center")
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
 
     told = "; ".join(f"{title}: " + ", ".join(f"{name} {y[0]:.2f} to {y[-1]:.2f}" for name, y in part.items()) for title, part in lines.items())
     shown, last = found["phantoms"][phantom], found["contrasts"][-1]
     alt = f"{shown['look']}, {shown['question']} The {shown['finding']} is there. Probability of yes from contrast 0 to {last} of 256. {told}."
-    return plots.draw(draw_lines, table, (6.6, 2.6)), alt
+    return plots.draw(draw_lines, table, (5.8, 3.0)), alt
 
 
-def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 2) -> None:
+def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 0) -> None:
     """Show the chair with this run's own policies on one pair of phantoms, as a strip and as the page; the ideal reader is the stored run's.
 
     Where the cases are not the clinic's, a line says so.

@@ -18,13 +18,14 @@ from figures._save import DRAWN
 from mmedlite import chair, plots
 from mmedlite.attending import answer, option_scores
 from mmedlite.cases import Case, CaseTable
-from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, one_a_look, packed, page, panel_options, probabilities, sit, unpacked
+from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, packed, page, panel_options, probabilities, sit, two_a_look, unpacked
 from mmedlite.models import merged
 from mmedlite.run import Run
 
 
 def question(options: tuple[str, ...] = ("yes", "no"), seed: int = 7) -> Case:
-    return Case("c", "phantoms", "test", (), ("sha",), "Is there a mass?", options, 0, "PET", "Oncologist", "yes_no", "MIT", {"seed": seed})
+    meta = {"seed": seed, "marked": False}
+    return Case("c", "phantoms", "test", (), ("sha",), "Is there a mass?", options, 0, "PET", "Oncologist", "yes_no", "MIT", meta)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_packing_keeps_place_and_value() -> None:
 
 @pytest.mark.parametrize("contrast", [0, 5, 35, 80])
 def test_layers_make_the_picture_that_was_asked(contrast: int, run: Run) -> None:
-    for case in one_a_look(run.cases("test")):
+    for case in two_a_look(run.cases("test")):
         empty, full, grain = (np.asarray(layer).astype(int) for layer in script.layers(case))
         made = np.clip(empty + (full - empty) * contrast / 256 + (grain - 128)[..., None], 0, 255)
         assert np.abs(made - np.asarray(chair.paint(case, contrast))).max() <= 2
@@ -67,11 +68,12 @@ def test_layers_make_the_picture_that_was_asked(contrast: int, run: Run) -> None
 
 def test_stored_numbers_are_those_of_the_stored_policies(run: Run) -> None:
     found = json.loads(STORED.read_text(encoding="utf-8"))
-    cases = one_a_look(run.cases("test"))
-    for number, contrast, panel, name in ((1, 4, "diverse", "untrained"), (4, 9, "paper_like", "hard")):
+    cases = two_a_look(run.cases("test"))
+    for number, contrast, panel, name in ((2, 4, "diverse", "untrained"), (9, 9, "paper_like", "hard")):
         model = run.policy() if name == "untrained" else merged(run.policy(f"{panel}/{name}"))
         again = probabilities(run, model, [cases[number]], "asking", contrasts=[CONTRASTS[contrast]])[0, 0]
-        stored = unpacked(found["panels"][panel]["yes"][name], found)[number, contrast]
+        title = {"hard": "hard (all buckets)"}.get(name, name)
+        stored = unpacked(found["panels"][panel]["yes"][title], found)[number, contrast]
         assert np.abs(again - stored).max() <= 1 / 255
     assert [item["kind"] for item in found["sheet"]].count("wrong") == 6 and len(found["sheet"]) == 20
     for item in found["sheet"]:
@@ -108,22 +110,26 @@ def test_page_shows_the_stored_probability_at_every_move(tmp_path: Path) -> None
         *((0, 0, (1, 1, 1), 0, "diverse"), (2, 5, (0, 1, 2), 3, "diverse")),
         *((6, 16, (2, 0, 0), 1, "paper_like"), (3, 9, (1, 2, 0), 2, "paper_like")),
     ]
+    settings = [(2 * look + marked, *rest) for (look, *rest), marked in zip(settings, (0, 1, 1, 0), strict=True)]
     moves = f"""
       const set = (id, value, kind) => {{ const e = document.getElementById(id); e.value = value; e.dispatchEvent(new Event(kind)); }};
       return {json.dumps(settings)}.map(([phantom, contrast, says, stage, panel]) => {{
-        set("phantom", FOUND.phantoms[phantom].look, "change"); set("panel", panel, "change");
+        set("phantom", FOUND.phantoms[phantom].look, "change");
+        if (document.getElementById("marked").checked !== FOUND.phantoms[phantom].marked) document.getElementById("marked").click();
+        set("panel", panel, "change");
         set("contrast", contrast, "input"); set("stage", stage, "input");
         says.forEach((say, d) => document.querySelectorAll(`input[name=doctor${{d}}]`)[say].click());
         const canvas = document.getElementById("picture");
         const pixel = [...canvas.getContext("2d").getImageData(20, 20, 1, 1).data];
-        return [document.getElementById("bars").getAttribute("aria-label"), pixel];
+        return [document.getElementById("bars").getAttribute("aria-label"), document.getElementById("told").textContent, pixel];
       }});"""
     told = in_browser(DRAWN / "chair.html", moves, tmp_path)
-    cases = one_a_look(Run(tmp_path / "run").cases("test"))
-    for (phantom, contrast, says, stage, panel), (label, pixel) in zip(settings, told, strict=True):
+    cases = two_a_look(Run(tmp_path / "run").cases("test"))
+    for (phantom, contrast, says, stage, panel), (label, words, pixel) in zip(settings, told, strict=True):
         yes = {name: unpacked(text, found)[phantom, contrast, PANELS.index(says)] for name, text in found["panels"][panel]["yes"].items()}
         own, ideal = yes[found["stages"][stage]], yes["ideal"]
         assert label == f"Probability of yes: attending {100 * own:.0f} %, ideal reader {100 * ideal:.0f} %."
+        assert f"yes {100 * own:.0f} %" in words and f"ideal reader: yes {100 * ideal:.0f} %" in words  # what a screen reader hears
         asked = np.asarray(chair.paint(cases[phantom], CONTRASTS[contrast]))[20, 20].astype(int)
         assert np.abs(asked - pixel[:3]).max() <= 2
 
@@ -137,14 +143,27 @@ def test_twenty_answers_make_a_dot(tmp_path: Path) -> None:
     assert "you (1.00, 1.00)" in plane
 
 
+def test_a_double_click_answers_one_case_and_again_begins_anew(tmp_path: Path) -> None:
+    moves = """
+      const first = () => document.querySelector("#case-options button"), count = () => document.getElementById("case-count").textContent;
+      first().dispatchEvent(new MouseEvent("click", {bubbles: true, detail: 1}));
+      first().dispatchEvent(new MouseEvent("click", {bubbles: true, detail: 2}));
+      const after = count();
+      while (document.getElementById("again").hidden) first().click();
+      document.getElementById("again").click();
+      return [after, count(), document.getElementById("plane").getAttribute("aria-label").includes("you")];"""
+    after, now, named = in_browser(DRAWN / "chair.html", moves, tmp_path)
+    assert after.startswith("Case 2 of 20") and now.startswith("Case 1 of 20") and not named
+
+
 def test_a_run_shows_its_own_policies(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown: list[Any] = []
     monkeypatch.setattr(plots, "show", lambda figure, alt: shown.append(figure))
     sit(run, "diverse", {"untrained": UNTRAINED, "hard (all buckets)": "hard"})
     strip, frame = shown
-    model, case = merged(run.policy("diverse/hard")), one_a_look(run.cases("test"))[1]
-    asked = probabilities(run, model, [case], "asking", contrasts=CONTRASTS[::2])[0, :, PANELS.index((1, 1, 1))]
-    three_no = strip.numbers[strip.numbers["panel"] == "three say no"]
+    model, marked = merged(run.policy("diverse/hard")), two_a_look(run.cases("test"))[1]
+    asked = probabilities(run, model, [marked], "asking", contrasts=CONTRASTS[::2])[0, :, PANELS.index((1, 1, 1))]
+    three_no = strip.numbers[strip.numbers["panel"] == "three say no, marked"]
     assert three_no["hard (all buckets)"].tolist() == pytest.approx(asked.tolist(), abs=1 / 255)
     inside = html.unescape(re.search(r"srcdoc='([^']*)'", frame)[1])  # type: ignore[index]
     (file := tmp_path / "inside.html").write_text(inside, encoding="utf-8")
