@@ -19,6 +19,7 @@ from PIL import Image
 from data_prep.drawing import draw
 from data_prep.phantoms import DIALS, sample
 from figures.looks import Changed
+from mmedlite.baselines import unanimous
 from mmedlite.cases import Case, CaseTable
 from mmedlite.chair import CONTRASTS, PANELS, SAYS, STORED, UNTRAINED, of_policies, packed, paint, panel_options, two_a_look
 from mmedlite.curriculum import BUCKETS, bucket, majority_vote
@@ -56,7 +57,7 @@ def sheet(run: Run) -> tuple[list[dict[str, Any]], int]:
     """Twenty validation cases of four options as notebook 00 draws them; and how many of the split ones the vote gets right."""
     cases = run.cases("validation")
     said = run.panel_for(cases, [str(c.specialty) for c in cases], "diverse")
-    levels, agreed = bucket(said, np.array([c.answer for c in cases])), (said == said[:, :1]).all(1) & (said[:, 0] >= 0)
+    levels, agreed = bucket(said, np.array([c.answer for c in cases])), unanimous(said)
     kinds = {"easy": agreed & (levels == "easy"), "split": levels == "medium", "wrong": agreed & (levels == "hard")}
     four = np.array([len(c.options) == 4 for c in cases])
     chosen = sorted((int(i), kind) for kind, n in SHEET.items() for i in np.flatnonzero(kinds[kind] & four)[:n])

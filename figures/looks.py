@@ -51,25 +51,22 @@ def pair(case: Case) -> tuple[Image.Image, int]:
     return draw(replace(phantom, finding=finding)), case.options.index(finding)
 
 
-def spoiled(own: Mapping[str, Image.Image]) -> dict[str, dict[str, Image.Image]]:
-    """Each picture of cases blank, and with its pixels shuffled."""
-    rng = np.random.default_rng(0)
+def spoiled(own: Mapping[str, Image.Image], cases: Sequence[Case]) -> dict[str, dict[str, Image.Image]]:
+    """Each case's picture blank, with its pixels shuffled, and swapped with another case's of the same look."""
+    rng, other = np.random.default_rng(0), swapped([c.modality for c in cases])
     pixels = {name: rng.permutation(np.asarray(p).reshape(-1, 3)).reshape(np.asarray(p).shape) for name, p in own.items()}
     return {
         "blank": {name: Image.new("RGB", p.size) for name, p in own.items()},
         "shuffled": {name: Image.fromarray(p) for name, p in pixels.items()},
+        "swapped": {c.case_id: own[cases[other[i]].case_id] for i, c in enumerate(cases)},
     }
 
 
 def pictures(run: Run, cases: Sequence[Case]) -> dict[str, dict[str, Image.Image]]:
-    """The changed pictures by case: blank, pixels shuffled, swapped with another case of the same look, and the minimal pair."""
+    """The changed pictures by case: those of ``spoiled``, and the minimal pair."""
     own = {c.case_id: run.table.open_image(c) for c in cases}
-    other = swapped([c.modality for c in cases])
-    return {
-        **spoiled(own),
-        "swapped": {c.case_id: own[cases[other[i]].case_id] for i, c in enumerate(cases)},
-        "pair": {c.case_id: pair(c)[0] if c.question_type == "choice" else own[c.case_id] for c in cases},
-    }
+    pairs = {c.case_id: pair(c)[0] if c.question_type == "choice" else own[c.case_id] for c in cases}
+    return {**spoiled(own, cases), "pair": pairs}
 
 
 def panels(said: np.ndarray, cases: Sequence[Case]) -> dict[str, np.ndarray | None]:

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data_prep.leaks import report
 from data_prep.pictures import dhash
-from figures.looks import Changed, spoiled, swapped
+from figures.looks import Changed, spoiled
 from mmedlite.attending import answer, image_features
 from mmedlite.cases import Case, CaseTable, option_key, read_table
 from mmedlite.evaluation import fit_colour_histogram, macro_recall, paired_difference
@@ -77,11 +77,9 @@ def linear_readers(train: Sequence[Case], seen: np.ndarray, cases: Sequence[Case
 def changed_pictures(run: Run, panel: str) -> dict[str, list[int]]:
     """Options of the trained policy where the picture is blank, has its pixels shuffled, or is another case's of the same modality."""
     cases, own = run.cases("test"), {c.case_id: run.table.open_image(c) for c in run.cases("test")}
-    other = swapped([c.modality for c in cases])
-    pictures = {**spoiled(own), "swapped": {c.case_id: own[cases[other[i]].case_id] for i, c in enumerate(cases)}}
     last = run.stages_that_fit(panel, run.profile.attending.recipe)[-1].name
     policy, found = merged(run.policy(f"{panel}/{last}")), {}
-    for name, changed in pictures.items():
+    for name, changed in spoiled(own, cases).items():
         table, sent = Changed(run.table, changed), run.routes("test")
         texts = answer(policy, run.processor, table, cases, sent, run.panel("test", panel), run.profile, name)
         found[name] = run.score(name, "test", panel, texts)["option"].tolist()

@@ -71,10 +71,11 @@ def applies(band: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
 
 def judged(facts: Mapping[str, Any]) -> bool:
     """Is a run with these facts one that bands were made for, so that no check of it may be left out?"""
-    return any(applies(band, facts) for band in _bands().values())
+    return any(applies(band, facts) for band in read_bands().values())
 
 
-def _bands() -> dict[str, dict[str, Any]]:
+def read_bands() -> dict[str, dict[str, Any]]:
+    """The stored bands by name; none where the file is missing."""
     found: dict[str, dict[str, Any]] = json.loads(BANDS.read_text(encoding="utf-8")) if BANDS.exists() else {}
     return found
 
@@ -87,7 +88,7 @@ def expect(
     Fewer cases than the band was made for widen it; InputError where that would let a control pass. ``facts`` of a run for which no band
     was made (see ``judged``): a line says so, nothing is compared, and the check is recorded as skipped.
     """
-    bands = _bands()
+    bands = read_bands()
     if facts and not judged(facts):
         print(f"no band {name}: none was made with these settings and cases")
         _record("SKIPPED", name, run, NOT_JUDGED)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from mmedlite.checks import BANDS
+from mmedlite.checks import read_bands
 from mmedlite.plots import MARKERS, Drawing, draw, png
 from mmedlite.profiles import InputError
 from mmedlite.report import table
@@ -120,8 +120,7 @@ def concluded(gains: Sequence[Mapping[str, float]], seeds: int, draws: int = 200
 
 def band(panel: str) -> tuple[float, float] | None:
     """Gains within which 95 % of further trainings on clinic 0 would lie, from its stored seeds; None for a panel without them."""
-    made = json.loads(BANDS.read_text(encoding="utf-8")).get(f"attending_{panel}_trained") if BANDS.exists() else None
-    if not made:
+    if not (made := read_bands().get(f"attending_{panel}_trained")):
         return None
     gains = np.array([*made["seeds"].values()]) - made["control"][RIVAL]
     half = t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) * np.sqrt(1 + 1 / len(gains))
@@ -156,12 +155,8 @@ def room(shares: Sequence[Mapping[str, Any]], panel: str) -> tuple[Drawing, str]
     return draw(paint, rows, (7.2, 4.2)), alt
 
 
-def page(folder: Path) -> str:
-    """The room as one HTML page that reads itself again every ten seconds; InputError where there is no share."""
-    shares, left_out = read_shares(folder)
-    if not shares:
-        what = f"no usable share among {len(left_out)} files" if left_out else "no file share-*.json"
-        raise InputError(what, str(folder), "put the files that `python -m mmedlite share` writes into it")
+def page(shares: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
+    """The room as one HTML page that reads itself again every ten seconds; at least one share, and what ``read_shares`` left out."""
     parts = []
     for panel in shares[0]["panels"]:
         figure, alt = room(shares, panel)
@@ -183,8 +178,12 @@ def pool(folder: Path, watch: bool) -> int:
         while True:
             files = [(file.name, file.stat().st_mtime_ns) for file in sorted(folder.glob("share-*.json"))]
             if files != written or not watch:
-                (out := folder / "room.html").write_text(page(folder), encoding="utf-8")
-                print(f"{out}: {len(files)} files", *read_shares(folder)[1], sep="\n", flush=True)
+                shares, left_out = read_shares(folder)
+                if not shares:
+                    what = f"no usable share among {len(left_out)} files" if left_out else "no file share-*.json"
+                    raise InputError(what, str(folder), "put the files that `python -m mmedlite share` writes into it")
+                (out := folder / "room.html").write_text(page(shares, left_out), encoding="utf-8")
+                print(f"{out}: {len(files)} files", *left_out, sep="\n", flush=True)
                 written = files
             if not watch:
                 return 0
