@@ -95,9 +95,11 @@ def in_browser(file: Path, moves: str, tmp_path: Path) -> Any:
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no Chromium on this machine")
-    probe = f"<script>setTimeout(() => {{ const found = (() => {{ {moves} }})(); document.title = JSON.stringify(found); }}, 1500);</script>"
+    ready = 'document.getElementById("plane").hasAttribute("aria-label")'  # drawn last; a busy machine takes its time
+    told = f"const found = (() => {{ {moves} }})(); document.title = JSON.stringify(found);"
+    probe = f"<script>(function look() {{ if (!{ready}) {{ setTimeout(look, 50); return; }} {told} }})();</script>"
     (page := tmp_path / "page.html").write_text(file.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>"), encoding="utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
     assert title, done.stderr[-2000:]
