@@ -1,13 +1,14 @@
-# The kit's commands: demo, test, test-all, verify, lab, artifacts, figures. `install` and `slow` are steps of them.
+# The kit's commands: demo, test, test-all, verify, lab, student, artifacts, figures. `install` and `slow` are steps of them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lab artifacts figures install slow verify
+.PHONY: help demo test test-all lab student artifacts figures install slow verify
 
 PYTHON ?= python3.11
 VENV ?= .venv
 PROFILE ?= tiny
 CASES ?=
+COPIES ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
@@ -17,8 +18,9 @@ export TOKENIZERS_PARALLELISM ?= false
 export OMP_NUM_THREADS ?= 1
 
 help:
-	@echo "make demo [PROFILE=tiny] [CASES=TABLE]  install once, run the seven notebooks, check every number"
+	@echo "make demo [PROFILE=tiny] [CASES=TABLE] [COPIES=student]  install once, run the seven notebooks, check every number"
 	@echo "make lab                  open the notebooks in Jupyter Lab"
+	@echo "make student              write the students' and the instructor's copies of the notebooks anew"
 	@echo "make test                 lint, types, unit tests, mutants, every notebook against its stored outputs"
 	@echo "make test-all             make test and make verify, then the slow suites"
 	@echo "make verify               score and count the stored answers again; a changed copy must be found"
@@ -37,10 +39,13 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: $(STAMP)
-	@$(PY) -m mmedlite.demo --profile $(PROFILE) $(if $(CASES),--cases "$(CASES)")
+	@$(PY) -m mmedlite.demo --profile $(PROFILE) $(if $(CASES),--cases "$(CASES)") $(if $(COPIES),--copies $(COPIES))
 
 lab: $(STAMP)
 	$(PY) -m jupyter lab notebooks
+
+student: $(STAMP)
+	$(PY) -m mmedlite.copies
 
 artifacts: $(STAMP)
 	$(PY) -m figures.artifacts

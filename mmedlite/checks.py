@@ -148,22 +148,29 @@ def check(name: str, condition: bool | None, hint: str, run: str | Path | None =
     )
 
 
+def assist(name: str, run: str | Path | None = None) -> None:
+    """Say and record that a reference stood in for a learner's function: the run is "assisted"."""
+    print(f"ASSISTED {name} the stub is still empty, so the reference stands in")
+    _record("ASSISTED", name, run, NOT_JUDGED)
+
+
 def tally(folder: Path) -> list[dict[str, Any]]:
-    """The last record of each check of a run folder: name, status ("pass", "watch", "fail" or "skipped"), value, band, n."""
+    """The last record of each check of a run folder: name, status ("pass", "watch", "fail", "skipped" or "assisted"), value, band, n."""
     file = folder / "checks.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     return list({row["name"]: row for row in map(json.loads, filter(None, lines))}.values())
 
 
 def count(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """{"passed", "failed", "skipped"} of the records of :func:`tally`; "watch" (better than the band) is a pass."""
-    failed, skipped = (sum(row["status"] == status for row in rows) for status in ("fail", "skipped"))
-    return {"passed": len(rows) - failed - skipped, "failed": failed, "skipped": skipped}
+    """{"passed", "failed", "skipped", "assisted"} of the records of :func:`tally`; "watch" (better than the band) is a pass."""
+    failed, skipped, assisted = (sum(row["status"] == status for row in rows) for status in ("fail", "skipped", "assisted"))
+    return {"passed": len(rows) - failed - skipped - assisted, "failed": failed, "skipped": skipped, "assisted": assisted}
 
 
 def told(counted: Mapping[str, int]) -> str:
     """The count in words."""
-    return f"{counted['passed']} checks passed, {counted['failed']} failed" + (f", {counted['skipped']} skipped" if counted["skipped"] else "")
+    rest = "".join(f", {counted[name]} {name}" for name in ("skipped", "assisted") if counted[name])
+    return f"{counted['passed']} checks passed, {counted['failed']} failed{rest}"
 
 
 def _report(status: str, name: str, line: str, run: str | Path | None, record: Mapping[str, Any]) -> None:

@@ -72,7 +72,7 @@ def test_all_is_well(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "[1/2] 00_first, about 6 min left" in out and "[2/2] 01_second, about 4 min left" in out
     assert (kit / "runs" / "latest").is_symlink() and not os.path.isabs(os.readlink(kit / "runs" / "latest"))
     found = results(kit)
-    assert found["seed"] == 3 and found["checks"] == {"passed": 2, "failed": 0, "skipped": 0}
+    assert found["seed"] == 3 and found["checks"] == {"passed": 2, "failed": 0, "skipped": 0, "assisted": 0}
     assert 0 < found["minutes"] < 2 and 0 < found["cpu_minutes"] < 2 and 0.05 < found["peak_memory_gib"] < 8  # type: ignore[operator]
     for name in demo.NOTEBOOKS:
         assert nbformat.read(kit / "runs" / "latest" / "notebooks" / f"{name}.ipynb", 4).cells[0].execution_count == 1

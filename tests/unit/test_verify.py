@@ -112,7 +112,7 @@ def run(tmp_path: Path, table: CaseTable) -> Path:
     this.update_results(
         triage=triage_numbers(this), attending={"diverse": attending_numbers(this, "diverse")},
         flip={"diverse": flip_numbers(this, "diverse")}, trust={"diverse": trust_numbers(this, "diverse")},
-        shifted=shifted_numbers(this, "diverse"), checks={"passed": 2, "failed": 0, "skipped": 0}, minutes=3.5,
+        shifted=shifted_numbers(this, "diverse"), checks={"passed": 2, "failed": 0, "skipped": 0, "assisted": 0}, minutes=3.5,
         panel={"diverse": {"easy": 0.5, "medium": 0.0, "hard": 0.5, "rho": 1.0, "effective": 1.0, "n": 2}},
     )  # fmt: skip
     v.write_manifest(this.folder, FACTS)
