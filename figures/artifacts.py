@@ -20,9 +20,10 @@ import pandas as pd
 from nbclient import NotebookClient
 
 from figures import cards, readme
+from mmedlite import copies
 from mmedlite.cases import SPLITS
 from mmedlite.checks import BANDS, make_band
-from mmedlite.demo import NOTEBOOKS, PatientKernelManager
+from mmedlite.demo import NOTEBOOKS, PatientKernelManager, PeakMemory
 from mmedlite.models import merged
 from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
 from mmedlite.profiles import DEPARTMENTS, ROOT
@@ -218,13 +219,14 @@ def store_notebooks() -> None:
     """Execute the seven notebooks in place, in one run folder; keep outputs, drop widget state and all but the last progress line."""
     os.environ |= {"MMEDLITE_RUN": str(WORK / "notebooks"), "MMEDLITE_PROFILE": "tiny", "HF_HUB_OFFLINE": "1"}
     shutil.rmtree(WORK / "notebooks", ignore_errors=True)
-    minutes: dict[str, float] = {}
+    took: dict[str, dict[str, float]] = {}
     for name in NOTEBOOKS:
         file = ROOT / "notebooks" / f"{name}.ipynb"
         book = nbformat.read(file, as_version=4)
         resources = {"metadata": {"path": str(file.parent)}}
         start = time.time()
-        NotebookClient(book, timeout=3600, kernel_manager_class=PatientKernelManager, resources=resources, coalesce_streams=True).execute()
+        with PeakMemory() as peak:
+            NotebookClient(book, timeout=3600, kernel_manager_class=PatientKernelManager, resources=resources, coalesce_streams=True).execute()
         book.metadata.pop("widgets", None)
         for cell in (c for c in book.cells if c.cell_type == "code"):
             cell.metadata.pop("execution", None)
@@ -233,9 +235,10 @@ def store_notebooks() -> None:
                 out.text = "\n".join(line for line in lines if line.strip() and not any(word in line for word in NOISE))
             cell.outputs = [o for o in cell.outputs if o.get("text") != ""]
         nbformat.write(book, file)
-        minutes[name] = round((time.time() - start) / 60, 2)
-        print(f"{name}: {minutes[name]:.1f} minutes", flush=True)
-    (ROOT / "artifacts" / "timings.json").write_text(json.dumps({"tiny": minutes}, indent=1) + "\n", encoding="utf-8")
+        took[name] = {"minutes": round((time.time() - start) / 60, 2), "peak_memory_gib": round(peak.gib, 2)}
+        print(f"{name}: {took[name]}", flush=True)
+    (ROOT / "artifacts" / "timings.json").write_text(json.dumps({"tiny": took}, indent=1) + "\n", encoding="utf-8")
+    copies.main([])
 
 
 def main() -> None:
@@ -254,7 +257,7 @@ def main() -> None:
     write_manifest(ROOT / "artifacts", zero.facts)
     store_notebooks()
     readme.main()
-    write_manifest(ROOT / "artifacts", zero.facts)  # again, with the minutes the notebooks took
+    write_manifest(ROOT / "artifacts", zero.facts)  # again, with what the notebooks took
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fill the results block of README.md from the stored reference run, bands and timings; no number there is typed by hand."""
+"""Write ``docs/measured.md``, and fill README's block, from the stored runs, bands and timings; no number there is typed by hand."""
 
 from __future__ import annotations
 
@@ -7,15 +7,29 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from figures import _evidence_page, _real
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
+from mmedlite.copies import exercise_of
 from mmedlite.evaluation import signed, with_interval
+from mmedlite.exercises import EXERCISES
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.run_folder import RunFolder
 from mmedlite.summary import difference
 
 START, END = "<!-- results: filled by `python -m figures.readme` -->\n", "<!-- /results -->"
+MEASURED = ROOT / "docs" / "measured.md"
+QUESTIONS = {
+    "00_start_here": "Can *you* beat the vote?",
+    "01_specialist_responses": "How many doctors are three answers worth?",
+    "02_triage_grpo": "What is a right referral worth?",
+    "03_curriculum_buckets": 'Is "hard" the case, the luck or the label?',
+    "04_attending_entropy": "What does each stage teach?",
+    "05_evaluation": "Better than what, and because of what?",
+    "06_verify_results": "What may we now say, and about what?",
+}
 NAMES = {
     "trained": "attending, recommended recipe", "untrained_panel": "attending, untrained, with panel", "no_panel": "untrained, no panel",
     "majority_vote": "majority vote", "best_single": "best single specialist", "rl_no_panel": "RL without panel, same budget",
@@ -117,8 +131,8 @@ def _store(data: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def block() -> str:
-    """The results as Markdown."""
+def measured() -> str:
+    """Everything that was measured, as Markdown."""
     results = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))
     triage, attending = results["triage"], results["attending"]
     panels = list(attending)
@@ -161,15 +175,50 @@ def block() -> str:
     lines += ["\n## Better than what, and because of what\n", *_evidence_page.main()]
     lines.append("\nAll numbers: `figures/evidence.md`; the paper's tables beside the same comparisons here: `figures/mirrored_tables.md`.")
     lines += _engine(data) + _store(data) + _real.small(data)
-    timings = ROOT / "artifacts" / "timings.json"
-    if timings.exists():
-        minutes = json.loads(timings.read_text(encoding="utf-8"))["tiny"]
-        lines.append(f"\nThe seven notebooks took {sum(minutes.values()):.0f} minutes on two CPU cores.")
+    return "\n".join(lines) + "\n"
+
+
+def notebooks() -> list[str]:
+    """The seven notebooks with their questions, minutes and memory, and the minutes of their exercises."""
+    took = json.loads((ROOT / "artifacts" / "timings.json").read_text(encoding="utf-8"))["tiny"]
+    lines = ["## The seven notebooks\n", "| notebook | question | minutes, GiB on two CPU cores | exercises, minutes |", "|---|---|---|---|"]
+    for name, question in QUESTIONS.items():
+        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        tasks = [EXERCISES[task] for cell in cells if (task := exercise_of(cell))]
+        told = ", ".join(f"{task.level} {task.minutes}" for task in tasks)
+        lines.append(
+            f"| [`{name}`](notebooks/{name}.ipynb) | {question} | {took[name]['minutes']:.1f}, {took[name]['peak_memory_gib']:.1f} | {told} |"
+        )
+    whole, peak = sum(part["minutes"] for part in took.values()), max(part["peak_memory_gib"] for part in took.values())
+    core = [task.minutes for task in EXERCISES.values() if task.level == "core"]
+    lines.append(
+        f"\nTogether {whole:.0f} minutes, at most {peak:.1f} GiB. The {len(core)} core exercises take about {sum(core)} minutes. Each notebook "
+        "runs alone: what an earlier one has not made yet is read from the stored reference run.\n"
+    )
+    return lines
+
+
+def block() -> str:
+    """README's block: the notebooks, and the main numbers with their bands."""
+    results, bands = (json.loads(file.read_text(encoding="utf-8")) for file in (RunFolder.reference / "results.json", BANDS))
+    panels, shown = list(results["attending"]), ("trained", "untrained_panel", "majority_vote", "paper_schedule", "ideal_reader")
+    n = results["attending"][panels[0]]["n"]
+    lines = [*notebooks(), f"## What to expect (phantom clinic, simulated; n = {n:,} test cases, greedy, training seed {results['seed']})\n",
+             "| accuracy [95 % interval] | " + " | ".join(f"{p} panel" for p in panels) + " |", "|---|" + "---|" * len(panels)]  # fmt: skip
+    lines += [f"| {NAMES[key]} | " + " | ".join(_cell(results["attending"][p], key) for p in panels) + " |" for key in shown]
+    held = [f"[{bands[name]['low']:.2f}, {bands[name]['high']:.2f}]" for name in (f"attending_{p}_trained" for p in panels)]
+    lines.append(
+        f"| band of the first row, from {len(bands[f'attending_{panels[0]}_trained']['seeds'])} training seeds | " + " | ".join(held) + " |\n"
+    )
+    gain = json.loads(MARKER.read_text(encoding="utf-8"))["gain"]
+    lines.append(f"{gain_text(gain)} Everything else, with its limits: [`docs/measured.md`](docs/measured.md).")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Rewrite the block in README.md."""
+    """Write both."""
+    head = "# What was measured\n\nWritten by `.venv/bin/python -m figures.readme`; no number here is typed by hand.\n\n"
+    MEASURED.write_text(head + measured(), encoding="utf-8")
     file = ROOT / "README.md"
     text = file.read_text(encoding="utf-8")
     file.write_text(re.sub(re.escape(START) + ".*?" + re.escape(END), lambda _: START + block() + END, text, flags=re.S), encoding="utf-8")

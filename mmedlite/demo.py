@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> int:
 
     timings = ROOT / "artifacts" / "timings.json"
     known = json.loads(timings.read_text(encoding="utf-8")) if timings.is_file() else {}
-    expected: dict[str, float] = known.get(world.name, {})
+    expected = {name: part["minutes"] for name, part in known.get(world.name, {}).items()}
     run, state = open_run(profile, cases, args.copies)
     save(run / "demo.json", state)
     os.environ |= {"MMEDLITE_PROFILE": profile, "MMEDLITE_CASES": cases, "MMEDLITE_RUN": str(run)}

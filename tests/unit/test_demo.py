@@ -64,7 +64,7 @@ def results(kit: Path) -> dict[str, object]:
 
 def test_all_is_well(kit: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (kit / "artifacts").mkdir()
-    (kit / "artifacts" / "timings.json").write_text('{"tiny": {"00_first": 2.0, "01_second": 4.0}}')
+    (kit / "artifacts" / "timings.json").write_text('{"tiny": {"00_first": {"minutes": 2.0}, "01_second": {"minutes": 4.0}}}')
     assert demo.main(["--profile", "tiny"]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "2 checks passed, 0 failed"

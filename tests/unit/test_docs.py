@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from figures import readme
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "instructor/README.md")), *sorted((ROOT / "docs").glob("*.md")))
 COMMAND = re.compile(r"\.venv/bin/python -m ([\w.]+)((?: [^`#\n|]+)?)")
@@ -55,3 +57,7 @@ def test_named_and_linked_files_exist() -> None:
     links += [(ROOT / groups[0], groups[0]) for _, groups in found(named)]
     assert len(links) > 5
     assert [link for file, link in links if not file.exists()] == []
+
+
+def test_readme_holds_what_its_script_writes() -> None:
+    assert readme.START + readme.block() + readme.END in (ROOT / "README.md").read_text(encoding="utf-8")
