@@ -217,7 +217,7 @@ def block() -> str:
 
 def main() -> None:
     """Write both."""
-    head = "# What was measured\n\nWritten by `.venv/bin/python -m figures.readme`; no number here is typed by hand.\n\n"
+    head = "# What was measured\n\nWritten by `make figures`; no number here is typed by hand.\n\n"
     MEASURED.write_text(head + measured(), encoding="utf-8")
     file = ROOT / "README.md"
     text = file.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from figures import readme
+from figures import draw_went_wrong, readme
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "instructor/README.md")), *sorted((ROOT / "docs").glob("*.md")))
@@ -61,3 +61,7 @@ def test_named_and_linked_files_exist() -> None:
 
 def test_readme_holds_what_its_script_writes() -> None:
     assert readme.START + readme.block() + readme.END in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_runs_that_went_wrong_are_told_from_their_logs() -> None:
+    assert draw_went_wrong.PAGE.read_text(encoding="utf-8") == draw_went_wrong.page()
