@@ -55,6 +55,7 @@ figures: $(STAMP)
 	for script in figures/draw_*.py; do $(PY) -m "figures.$$(basename "$$script" .py)"; done
 	$(PY) -m figures.mirror
 	$(PY) -m figures.readme
+	$(PY) -m mmedlite.copies
 
 test: $(STAMP)
 	rm -rf reports runs/nbval

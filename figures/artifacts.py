@@ -238,7 +238,6 @@ def store_notebooks() -> None:
         took[name] = {"minutes": round((time.time() - start) / 60, 2), "peak_memory_gib": round(peak.gib, 2)}
         print(f"{name}: {took[name]}", flush=True)
     (ROOT / "artifacts" / "timings.json").write_text(json.dumps({"tiny": took}, indent=1) + "\n", encoding="utf-8")
-    copies.main([])
 
 
 def main() -> None:
@@ -257,6 +256,7 @@ def main() -> None:
     write_manifest(ROOT / "artifacts", zero.facts)
     store_notebooks()
     readme.main()
+    copies.main([])
     write_manifest(ROOT / "artifacts", zero.facts)  # again, with what the notebooks took
 
 

@@ -15,6 +15,7 @@ from mmedlite.checks import BANDS
 from mmedlite.copies import exercise_of
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.exercises import EXERCISES
+from mmedlite.exercises.exercise import Exercise
 from mmedlite.profiles import ROOT, load_profile
 from mmedlite.run_folder import RunFolder
 from mmedlite.summary import difference
@@ -178,14 +179,34 @@ def measured() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _took() -> dict[str, dict[str, float]]:
+    """Minutes and GiB of each notebook, as ``figures.artifacts`` measured them."""
+    found: dict[str, dict[str, float]] = json.loads((ROOT / "artifacts" / "timings.json").read_text(encoding="utf-8"))["tiny"]
+    return found
+
+
+def _read(name: str) -> tuple[nbformat.NotebookNode, list[Exercise]]:
+    """A notebook and its exercises."""
+    book = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    return book, [EXERCISES[task] for cell in book.cells if (task := exercise_of(cell))]
+
+
+def timed(name: str) -> str:
+    """The text of a notebook's first cell, its line on time and memory filled."""
+    (book, tasks), took = _read(name), _took()[name]
+    line = (
+        f"Time: {took['minutes']:.1f} minutes on two CPU cores, at most {took['peak_memory_gib']:.1f} GiB; the exercises about "
+        f"{sum(task.minutes for task in tasks)} minutes more. No network, no GPU."
+    )
+    return re.sub(r"^Time: .*$", line, book.cells[0].source, flags=re.M)
+
+
 def notebooks() -> list[str]:
     """The seven notebooks with their questions, minutes and memory, and the minutes of their exercises."""
-    took = json.loads((ROOT / "artifacts" / "timings.json").read_text(encoding="utf-8"))["tiny"]
+    took = _took()
     lines = ["## The seven notebooks\n", "| notebook | question | minutes, GiB on two CPU cores | exercises, minutes |", "|---|---|---|---|"]
     for name, question in QUESTIONS.items():
-        cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-        tasks = [EXERCISES[task] for cell in cells if (task := exercise_of(cell))]
-        told = ", ".join(f"{task.level} {task.minutes}" for task in tasks)
+        told = ", ".join(f"{task.level} {task.minutes}" for task in _read(name)[1])
         lines.append(
             f"| [`{name}`](notebooks/{name}.ipynb) | {question} | {took[name]['minutes']:.1f}, {took[name]['peak_memory_gib']:.1f} | {told} |"
         )
@@ -216,7 +237,11 @@ def block() -> str:
 
 
 def main() -> None:
-    """Write both."""
+    """Write both, and each notebook's line on time."""
+    for name in QUESTIONS:
+        book, _ = _read(name)
+        book.cells[0].source = timed(name)
+        nbformat.write(book, ROOT / "notebooks" / f"{name}.ipynb")
     head = "# What was measured\n\nWritten by `make figures`; no number here is typed by hand.\n\n"
     MEASURED.write_text(head + measured(), encoding="utf-8")
     file = ROOT / "README.md"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from figures import draw_went_wrong, readme
@@ -61,6 +62,9 @@ def test_named_and_linked_files_exist() -> None:
 
 def test_readme_holds_what_its_script_writes() -> None:
     assert readme.START + readme.block() + readme.END in (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in readme.QUESTIONS:
+        first = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells[0].source
+        assert re.search(r"^Time: \d", first, re.M) and first == readme.timed(name)
 
 
 def test_runs_that_went_wrong_are_told_from_their_logs() -> None:
