@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from mmedlite.grpo import Reward
 from mmedlite.profiles import InputError
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
-from mmedlite.side_by_side import side_by_side
+from mmedlite.side_by_side import cores, side_by_side
 
 STEPS = 10  # of a training before it is broken off; the first is not timed, since libraries warm up in it
 PATIENCE = 15.0  # seconds after which three of them are enough
@@ -117,7 +116,7 @@ def measure(profile: str) -> Plan:
         panels, on_gpu = run.profile.panels, torch.cuda.is_available()
         triage = time_triage(run)
         attending = dict(zip(panels, side_by_side(run, [(time_panel, p) for p in panels]), strict=True))
-    together = not on_gpu and len(panels) <= len(os.sched_getaffinity(0))
+    together = not on_gpu and len(panels) <= cores()
     return Plan(triage, attending, together, torch.cuda.max_memory_reserved() / GIB if on_gpu else peak.gib)
 
 

@@ -66,6 +66,11 @@ def ask_panels(run: Run) -> None:
             run.panel(split, panel)
 
 
+def cores() -> int:
+    """How many cores this process may use (at least 1); where the system does not say (macOS), all there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
     """What ``step(run, name)`` gives for each pair of step and name, in order; one after the other where there is a GPU, or
     where the processes of a launch train together.
@@ -81,7 +86,7 @@ def side_by_side(run: Run, steps: Sequence[tuple[Step, str]]) -> list[Any]:
         return [step(run, name) for step, name in steps]
     if run.profile.endpoint is None:  # a loaded model cannot be sent to a process; an endpoint keeps its budget
         run.specialists = open_specialists(run.profile)
-    at_once, spawn = min(len(steps), len(os.sched_getaffinity(0))), multiprocessing.get_context("spawn")
+    at_once, spawn = min(len(steps), cores()), multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, spawn, initializer=_begin) as pool:
         jobs = [pool.submit(_named, step, run, name) for step, name in steps]
         try:

@@ -87,6 +87,14 @@ def test_one_after_the_other_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pid for _, pid, _, _ in side_by_side(Stub(), [(told, "a"), (told, "b")])] == [os.getpid()] * 2  # type: ignore[arg-type]
 
 
+def test_cores_without_affinity_as_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {0, 3, 5})
+    assert module.cores() == 3
+    monkeypatch.delattr(module.os, "sched_getaffinity")
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    assert module.cores() == 7
+
+
 def leaves_a_mark(run: Any, name: str) -> None:
     """A step that takes a while and leaves a file."""
     time.sleep(0.5)
