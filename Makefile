@@ -12,6 +12,14 @@ COPIES ?=
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
+# Unpacked from a tar of `mmedlite bundle`: pip takes the wheels that lie here and asks no network.
+ifneq ($(wildcard wheels),)
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := wheels
+endif
+SHA256SUM := $(if $(shell command -v sha256sum),sha256sum,shasum -a 256)
+DAMAGED := These files are not as they were packed: unpack the tar again. If you changed them yourself, delete SHA256SUMS.
+
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 # One thread: the same numbers on any number of cores; what can go side by side takes a process each.
@@ -32,6 +40,7 @@ install: $(STAMP)
 # torch comes first, held to the lock, so that a damaged download of the largest wheel shows at once.
 $(STAMP): requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found. Install Python 3.11, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
+	@test ! -f SHA256SUMS || (set -o pipefail; $(SHA256SUM) -c SHA256SUMS | sed '/: OK$$/d') || { echo "$(DAMAGED)"; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --constraint requirements.lock "$$(grep '^torch==' requirements.lock)"
 	$(PY) -m pip install --requirement requirements.lock

@@ -1,4 +1,4 @@
-"""Commands: ``python -m mmedlite {doctor,plan,run,store,answers,seat,share,pool,verify}``. Heavy modules are imported by whom needs them."""
+"""Commands: ``python -m mmedlite {doctor,plan,run,store,answers,seat,share,pool,bundle,verify}``. Heavy modules are imported by their users."""
 
 from __future__ import annotations
 
@@ -140,6 +140,14 @@ def pool(args: argparse.Namespace) -> int:
     return pooled(args.folder, args.watch)
 
 
+def bundle(args: argparse.Namespace) -> int:
+    """Pack one tar for a room without network: the kit, its clinic, the wheels for this Python and system, and a hash of each file."""
+    from mmedlite.bundle import bundle as packed
+
+    print(packed(args.out))
+    return 0
+
+
 def verify(args: argparse.Namespace) -> int:
     """Check the hashes and re-score the stored rows of a run folder; prints every problem, 1 if there is one."""
     from mmedlite.cases import read_table
@@ -195,12 +203,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     one = commands.add_parser("pool", help=pool.__doc__)
     one.add_argument("folder", type=Path, help="of the files that `share` wrote")
     one.add_argument("--watch", action="store_true", help="go on as further files arrive, until Ctrl-C")
+    one = commands.add_parser("bundle", help=bundle.__doc__)
+    one.add_argument("out", type=Path, help="the tar to write, as workshop.tar")
     args = parser.parse_args(argv)
     try:
         if args.command == "doctor":
             load_profile(args.profile)
             return doctor.main(args.profile)
-        known = {"plan": plan, "run": run, "store": store, "answers": answers, "seat": seat, "share": share, "pool": pool, "verify": verify}
+        known = {f.__name__: f for f in (plan, run, store, answers, seat, share, pool, bundle, verify)}
         return known[args.command](args)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

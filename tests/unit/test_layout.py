@@ -24,7 +24,7 @@ ORDER = [
     *("model_card", "pipeline", "checks", "verify_evidence", "verify"),
     *("plots", "paper_audit"),
     *("claims", "report", "widgets", "exercises"),
-    *("inspector", "chair", "room", "store_demo", "doctor", "demo", "copies", "plan", "cli", "__main__"),
+    *("inspector", "chair", "room", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))
 
