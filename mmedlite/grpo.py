@@ -13,6 +13,7 @@ import itertools
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,8 +85,7 @@ class CurriculumTrainer(GRPOTrainer):
             return last
         lines = self.rollout_file.read_text(encoding="utf-8").splitlines(keepends=True) if self.rollout_file.exists() else []
         before = list(itertools.takewhile(lambda line: json.loads(line)["stage"] != self.rollout_info["stage"], lines))
-        per_step = self.args.generation_batch_size  # of all processes
-        kept = lines[: len(before) + len(self.step_log) * per_step]
+        kept = lines[: len(before) + len(self.step_log) * self.args.generation_batch_size]  # rollouts a step, of all processes
         (part := self.rollout_file.with_suffix(".part")).write_text("".join(kept), encoding="utf-8")
         part.replace(self.rollout_file)  # in one step: a kill here loses nothing
         return last
@@ -168,31 +168,34 @@ class CurriculumTrainer(GRPOTrainer):
 
 
 class _Progress(TrainerCallback):
-    """A progress line with time left, and a sampled rollout every few steps, on stderr."""
+    """A progress line with time left, and a sampled rollout every few steps, on stderr; each step's log row in steps.jsonl."""
 
-    def __init__(self, label: str, holder: list[CurriculumTrainer]) -> None:
-        self.label, self.holder = label, holder
+    def __init__(self, label: str, trainer: CurriculumTrainer) -> None:
+        self.label, self.trainer = label, trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         hidden = not state.is_world_process_zero
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110, disable=hidden)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        row = self.holder[0].step_log[-1]
+        row = self.trainer.step_log[-1]
         self.bar.set_postfix(acc=f"{row['accuracy']:.2f}", H=f"{row['entropy']:.2f}", refresh=False)
         self.bar.update()
-        if state.is_world_process_zero and state.global_step % max(1, state.max_steps // 4) == 0:
-            tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
+        if state.is_world_process_zero:
+            with (Path(args.output_dir).parent / "steps.jsonl").open("a", encoding="utf-8") as file:  # for who watches
+                file.write(json.dumps({**row, "steps": state.max_steps, "time": time.time()}) + "\n")
+            if state.global_step % max(1, state.max_steps // 4) == 0:
+                tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.bar.close()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         # Written last, when every process has put its part there, so that its presence marks a whole checkpoint.
-        self.holder[0].accelerator.wait_for_everyone()
+        self.trainer.accelerator.wait_for_everyone()
         if state.is_world_process_zero:
             file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json"
-            (part := file.with_suffix(".part")).write_text(json.dumps(self.holder[0].step_log), encoding="utf-8")
+            (part := file.with_suffix(".part")).write_text(json.dumps(self.trainer.step_log), encoding="utf-8")
             part.replace(file)
 
 
@@ -214,7 +217,7 @@ def train(
     Args:
         model: PeftModel with a trainable adapter "default"; a frozen copy of it becomes the reference.
         rows: one dict a visit: prompt (text), image (PIL), options, answer, case_id, gamma, kl_weight.
-        out: folder for rollouts.jsonl and, while training, checkpoints; a checkpoint found there is resumed. Stages that share a
+        out: folder for rollouts.jsonl, steps.jsonl and, while training, checkpoints; one found there is resumed. Stages that share a
             folder write their rollouts one behind the other; what lies there of this stage, and behind it, is written anew.
         info: columns put on every rollout and log row, with at least "stage".
 
@@ -267,13 +270,10 @@ def train(
         return {name: [shown[i] if name == "image" else chats[i][name] for i in part["row"]] for name in chats[0]}
 
     data = Dataset.from_dict({"row": range(len(rows))}).with_transform(look_up)  # pictures stay as they are, not packed and unpacked
-    holder: list[CurriculumTrainer] = []
-    trainer = CurriculumTrainer(
-        model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,
-        callbacks=[_Progress(info.get("stage", "training"), holder)], rollout_file=out / "rollouts.jsonl", rollout_info=info,
-    )  # fmt: skip
+    trainer = CurriculumTrainer(model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,
+                                rollout_file=out / "rollouts.jsonl", rollout_info=info)  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    holder.append(trainer)
+    trainer.add_callback(_Progress(info.get("stage", "training"), trainer))
     saved = trainer.take_up()
     try:
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)

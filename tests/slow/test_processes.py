@@ -89,7 +89,8 @@ def test_two_processes_go_on_from_a_checkpoint(trained: tuple[Path, Path]) -> No
     steps, weights = log(whole)
     assert len(steps) == 14 and weights[0] == weights[1]
     assert (whole / "rollouts.jsonl").read_bytes() == (stopped / "rollouts.jsonl").read_bytes()
-    assert sorted(path.name for path in stopped.iterdir()) == ["adapter.safetensors", "log.json", "rollouts.jsonl"]  # no checkpoint left
+    left = sorted(path.name for path in stopped.iterdir())
+    assert left == ["adapter.safetensors", "log.json", "rollouts.jsonl", "steps.jsonl"]  # no checkpoint
 
 
 def test_fsdp_updates_as_one_process(root: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
