@@ -23,8 +23,8 @@ ORDER = [
     *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "side_by_side"),
     *("model_card", "pipeline", "checks", "verify_evidence", "verify"),
     *("plots", "paper_audit"),
-    *("claims", "report", "widgets", "exercises"),
-    *("inspector", "chair", "room", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
+    *("claims", "report", "widgets", "live", "toy", "exercises"),
+    *("inspector", "chair", "room", "probes", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))
 
