@@ -21,10 +21,10 @@ ORDER = [
     *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
     *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "side_by_side"),
-    *("model_card", "pipeline", "checks", "verify_evidence", "verify"),
+    *("model_card", "pipeline", "checks", "probes", "verify_evidence", "verify"),
     *("plots", "paper_audit"),
     *("claims", "report", "widgets", "live", "toy", "exercises"),
-    *("inspector", "chair", "room", "probes", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
+    *("inspector", "chair", "room", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))
 
