@@ -10,6 +10,7 @@ import numpy as np
 
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.rewards import FORMAT, format_ok
+from mmedlite.toy import advantages
 
 _RNG = np.random.default_rng(0)
 GOOD = "<think>seen</think><answer>yes</answer>"
@@ -26,11 +27,6 @@ def format_reward(text: str) -> float:
 
 def _form(pattern: str, flags: int = re.DOTALL, how: Callable[..., Any] = re.fullmatch) -> Callable[[str], float]:
     return lambda text: 0.5 * (how(pattern, text, flags) is not None)
-
-
-def advantages(rewards: np.ndarray) -> np.ndarray:
-    """Rewards (groups, G) -> advantages (groups, G): minus the group's mean, over its sd (n - 1) + 1e-4, as TRL."""
-    return (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, ddof=1, keepdims=True) + 1e-4)
 
 
 def _standard(r: np.ndarray, axis: int | None = 1, ddof: int = 1, small: float = 1e-4) -> np.ndarray:
