@@ -21,6 +21,7 @@ from PIL import Image
 
 from mmedlite import grpo
 from mmedlite.cases import Case
+from mmedlite.checkpoints import resolve
 from mmedlite.checks import check
 from mmedlite.grpo import Reward, picture_rows
 from mmedlite.models import load_policy, load_processor, new_adapter
@@ -60,7 +61,7 @@ def _train(
 ) -> Trained:  # fmt: skip
     """Train a fresh adapter, the same each time; ``rewarded``: the option that counts as right under each panel."""
     profile = load_profile("tiny")
-    processor, policy = load_processor(profile.policy), load_policy(profile.policy)
+    processor, policy = load_processor(resolve(profile.policy)), load_policy(profile.policy)
     if broken:
         with torch.no_grad():
             think, other = processor.tokenizer.convert_tokens_to_ids(["<think>", FALSE_START])
