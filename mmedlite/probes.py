@@ -93,9 +93,10 @@ def constant_reward(case: Case, picture: Image.Image) -> Finding:
         return [float(name == "first") for name in case_id]
 
     still = _train(case, picture, "constant reward", [equal], (0, 0), 2)
-    opened = _train(case, picture, "constant reward, bonus on", [equal], (0, 0), 5, gamma=0.1)
+    opened = _train(case, picture, "constant reward, bonus on", [equal], (0, 0), 8, gamma=0.1, rate=4e-3)
     moved, gain = float((still.after - still.before).abs().max()), still.answers["advantage"].abs().max()
-    first, last = opened.log[0]["entropy"], opened.log[-1]["entropy"]
+    first, *_, before, last = (row["entropy"] for row in opened.log)
+    last = (before + last) / 2
     said = f"largest advantage {gain:g}, largest change of a weight {moved:g}; bonus on: entropy {first:.2f} -> {last:.2f} nats"
     return Finding(said, gain == 0 and moved == 0 and last > first + 0.03)
 
@@ -103,7 +104,7 @@ def constant_reward(case: Case, picture: Image.Image) -> Finding:
 def two_arms(case: Case, picture: Image.Image) -> Finding:
     """The wrong option is rewarded, under both panels: its share rises."""
     first, last = _ends(_train(case, picture, "two arms", [accuracy_reward], [1 - case.answer] * 2, 8).answers)
-    return Finding(f"share of the rewarded answer {first:.2f} -> {last:.2f}", last > first + 0.2)
+    return Finding(f"share of the rewarded answer {first:.2f} -> {last:.2f}", last > min(first + 0.2, 0.9))
 
 
 def opposite_prompts(case: Case, picture: Image.Image) -> Finding:
@@ -111,7 +112,7 @@ def opposite_prompts(case: Case, picture: Image.Image) -> Finding:
     answers = _train(case, picture, "opposite prompts", [accuracy_reward], (0, 1), 14).answers
     shares = [_ends(part) for _, part in answers.groupby("case_id")]
     said = ", ".join(f"{first:.2f} -> {last:.2f}" for first, last in shares)
-    return Finding(f"share of the rewarded answer to each prompt {said}", all(last > max(first + 0.2, 0.7) for first, last in shares))
+    return Finding(f"share of the rewarded answer to each prompt {said}", all(last > max(min(first + 0.2, 0.9), 0.7) for first, last in shares))
 
 
 def format_only(case: Case, picture: Image.Image) -> Finding:
