@@ -13,6 +13,7 @@ from figures import _evidence_page, _real
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
 from mmedlite.copies import exercise_of
+from mmedlite.demo import NOTEBOOKS
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.exercises import EXERCISES
 from mmedlite.exercises.exercise import Exercise
@@ -22,15 +23,16 @@ from mmedlite.summary import difference
 
 START, END = "<!-- results: filled by `python -m figures.readme` -->\n", "<!-- /results -->"
 MEASURED = ROOT / "docs" / "measured.md"
-QUESTIONS = {
-    "00_start_here": "Can *you* beat the vote?",
-    "01_specialist_responses": "How many doctors are three answers worth?",
-    "02_triage_grpo": "What is a right referral worth?",
-    "03_curriculum_buckets": 'Is "hard" the case, the luck or the label?',
-    "04_attending_entropy": "What does each stage teach?",
-    "05_evaluation": "Better than what, and because of what?",
-    "06_verify_results": "What may we now say, and about what?",
-}
+ASKED = (  # the question of each notebook
+    "Can *you* beat the vote?",
+    "How many doctors are three answers worth?",
+    "What is a right referral worth?",
+    'Is "hard" the case, the luck or the label?',
+    "What does each stage teach?",
+    "Better than what, and because of what?",
+    "What may we now say, and about what?",
+)
+QUESTIONS = dict(zip(NOTEBOOKS, ASKED, strict=True))
 NAMES = {
     "trained": "attending, recommended recipe", "untrained_panel": "attending, untrained, with panel", "no_panel": "untrained, no panel",
     "majority_vote": "majority vote", "best_single": "best single specialist", "rl_no_panel": "RL without panel, same budget",

@@ -31,7 +31,7 @@ def copy(source: NotebookNode, kind: str) -> NotebookNode:
     from nbgrader.preprocessors import ClearOutput, ClearSolutions, LockCells  # of the extra "dev"
 
     steps = [ClearOutput(), LockCells(), *([ClearSolutions(enforce_metadata=False)] if kind == "student" else [])]
-    book, _ = source, {}
+    book = source
     for step in steps:
         book, _ = step.preprocess(book, {})
     cells = []

@@ -23,7 +23,7 @@ from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS, bucket, visits
 from mmedlite.plots import LINES, MARKERS, Drawing, draw, show
 from mmedlite.profiles import InputError, Stage
-from mmedlite.widgets import _explore, show_table
+from mmedlite.widgets import _explore, advantages, show_table
 
 EVIDENCE = 0.674  # mean of the own evidence for the truth, beside noise of sd 1: its sign is right on 75 % of cases
 DOCTOR, BLIND = 0.80, 0.10  # chance that a doctor is right, without and with the mark: 72 % over all
@@ -67,11 +67,6 @@ def draw_cases(n: int = 4000, marked: float = MARKED, seed: int = 0) -> Cases:
 def logits(weights: np.ndarray, features: np.ndarray) -> np.ndarray:
     """ln of p(yes) / p(no): weights (..., 3), features (..., b, 3) -> (..., b) float, in nats."""
     return (features @ weights[..., None])[..., 0]
-
-
-def advantages(rewards: np.ndarray) -> np.ndarray:
-    """``widgets.advantages`` of many groups at once: rewards (..., G) -> (..., G) float."""
-    return (rewards - rewards.mean(-1, keepdims=True)) / (rewards.std(-1, ddof=1, keepdims=True) + 1e-4)
 
 
 def pulls(

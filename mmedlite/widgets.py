@@ -34,13 +34,13 @@ def _explore(plain: Callable[..., tuple[Drawing, str]], **dials: Any) -> None:
 
 
 def advantages(rewards: Sequence[float] | np.ndarray, scale: bool = True) -> np.ndarray:
-    """Rewards of one group (G,) -> GRPO advantages (G,): minus their mean, over their sd (n - 1) + 1e-4 as TRL does.
+    """Rewards of groups (..., G) -> GRPO advantages (..., G): minus the group's mean, over its sd (n - 1) + 1e-4 as TRL does.
 
     advantages([1, 0, 0, 0]) -> [1.5, -0.5, -0.5, -0.5]; all equal -> all 0, the group teaches nothing.
     """
     reward = np.asarray(rewards, float)
-    centred = reward - reward.mean()
-    return centred / (reward.std(ddof=1) + 1e-4) if scale else centred
+    centred = reward - reward.mean(-1, keepdims=True)
+    return centred / (reward.std(-1, ddof=1, keepdims=True) + 1e-4) if scale else centred
 
 
 def toy_rewards(right: int, well_formed: int, group: int = 8) -> np.ndarray:

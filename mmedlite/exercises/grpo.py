@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.rewards import FORMAT, format_ok
-from mmedlite.toy import advantages
+from mmedlite.widgets import advantages
 
 _RNG = np.random.default_rng(0)
 GOOD = "<think>seen</think><answer>yes</answer>"
@@ -59,28 +60,29 @@ def entropy(log_probs: np.ndarray, mask: np.ndarray) -> float:
     Args:
         log_probs: (B, T, V) float. mask: (B, T) 1 for a token of the completion, 0 for padding.
     """
-    per_token = -(np.exp(log_probs) * log_probs).sum(-1)  # (B, T)
-    return float(((per_token * mask).sum(1) / mask.sum(1)).mean())
+    return float(((_per_token(log_probs) * mask).sum(1) / mask.sum(1)).mean())
 
 
 def _per_token(log_probs: np.ndarray) -> np.ndarray:
+    """Entropy of each token, (B, T)."""
     return np.asarray(-(np.exp(log_probs) * log_probs).sum(-1))
 
 
 def objective(
-    ratio: np.ndarray, advantage: np.ndarray, entropy: np.ndarray, kl: np.ndarray, gamma: float, beta: float, clip: float = 0.2
-) -> float:
-    """The objective of a batch (paper Eq. 2.1 and 3.1): the clipped gain, plus gamma times entropy, minus beta times KL; arrays (B,)."""
-    gain = np.minimum(ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage)
-    return float((gain + gamma * entropy - beta * kl).mean())
+    ratio: np.ndarray, advantage: np.ndarray, entropy: np.ndarray, kl: np.ndarray, gamma: float, beta: float, clip: float = 0.2,
+    *, gain: Callable[..., Any] = np.minimum,
+) -> float:  # fmt: skip
+    """The objective of a batch (paper Eq. 2.1 and 3.1): the clipped gain, plus gamma times entropy, minus beta times KL; arrays (B,).
+
+    ``gain`` takes the gain and the clipped gain; another than the smaller of the two is a mistake.
+    """
+    raw, clipped = ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage
+    return float((gain(raw, clipped) + gamma * entropy - beta * kl).mean())
 
 
-def _objective(gain: Callable[..., Any], entropy_sign: int = 1, kl_sign: int = -1) -> Callable[..., float]:
-    def wrong(ratio: Any, advantage: Any, entropy: Any, kl: Any, gamma: float, beta: float, clip: float = 0.2) -> float:
-        clipped = np.clip(ratio, 1 - clip, 1 + clip) * advantage
-        return float((gain(ratio * advantage, clipped) + entropy_sign * gamma * entropy + kl_sign * beta * kl).mean())
-
-    return wrong
+def _signed(gamma_sign: int, beta_sign: int) -> Callable[..., float]:
+    """``objective`` with the entropy and KL terms times a sign, or 0."""
+    return lambda ratio, advantage, entropy, kl, gamma, beta: objective(ratio, advantage, entropy, kl, gamma_sign * gamma, beta_sign * beta)
 
 
 def _log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -158,13 +160,13 @@ EXERCISES = {
         "stretch", 12, objective,
         [(RATIO, ADVANTAGE, ENTROPY, KL, 0.03, 0.01), (RATIO, ADVANTAGE, ENTROPY, KL, 0.0, 0.0), (RATIO, ADVANTAGE, ENTROPY, KL, 0.5, 0.1)],
         {
-            "take the smaller of the two gains: the clip must never make a step more tempting": _objective(np.maximum),
-            "the ratio is not clipped": _objective(lambda raw, clipped: raw),
+            "take the smaller of the two gains: the clip must never make a step more tempting": partial(objective, gain=np.maximum),
+            "the ratio is not clipped": partial(objective, gain=lambda raw, clipped: raw),
             "only the clipped gain is left: a bad answer that became likelier must still count in full":
-                _objective(lambda raw, clipped: clipped),
-            "entropy has the wrong sign: it is a bonus": _objective(np.minimum, entropy_sign=-1),
-            "KL has the wrong sign: it is a price": _objective(np.minimum, kl_sign=1),
+                partial(objective, gain=lambda raw, clipped: clipped),
+            "entropy has the wrong sign: it is a bonus": _signed(-1, 1),
+            "KL has the wrong sign: it is a price": _signed(1, -1),
         },
-        [_objective(np.minimum, 0), _objective(np.minimum, 1, 0), lambda *g: -objective(*g), lambda *g: objective(*g) * len(g[0])],
+        [_signed(0, 1), _signed(1, 0), lambda *g: -objective(*g), lambda *g: objective(*g) * len(g[0])],
     ),
 }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,24 +21,16 @@ TRUTH = np.array([0, 1, 2, 1, 0, 0, 2, 1, 0, 1])
 ANSWERS = np.array([0, 1, 0, 1, 2, 1, 2, 1, 3, 0])
 
 
-def place(answers: np.ndarray, truth: np.ndarray, panel: np.ndarray) -> tuple[float, float]:
+def place(
+    answers: np.ndarray, truth: np.ndarray, panel: np.ndarray, *, agreed: Callable[[np.ndarray], np.ndarray] = unanimous
+) -> tuple[float, float]:  # fmt: skip
     """Place on the trust plane: share right where the panel is unanimous and right, and where it is unanimous and wrong.
 
     Args:
-        answers, truth: (n,) int options. panel: (n, 3) int, -1 for no answer.
+        answers, truth: (n,) int options. panel: (n, 3) int, -1 for no answer. agreed: which panels count; another idea is a mistake.
     """
-    right, agreed, good = answers == truth, unanimous(panel), panel[:, 0] == truth
-    return float(right[agreed & good].mean()), float(right[agreed & ~good].mean())
-
-
-def _place_of(agreed: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Any]:
-    """``place`` with another idea of which panels count."""
-
-    def wrong(answers: np.ndarray, truth: np.ndarray, panel: np.ndarray) -> tuple[float, float]:
-        right, held, good = answers == truth, agreed(panel), panel[:, 0] == truth
-        return float(right[held & good].mean()), float(right[held & ~good].mean())
-
-    return wrong
+    right, held, good = answers == truth, agreed(panel), panel[:, 0] == truth
+    return float(right[held & good].mean()), float(right[held & ~good].mean())
 
 
 def _place_over_all(answers: np.ndarray, truth: np.ndarray, panel: np.ndarray) -> tuple[float, float]:
@@ -114,14 +107,14 @@ EXERCISES = {
         {
             "x and y are swapped: x belongs to the panels that are right": lambda *given: place(*given)[::-1],
             "you divided by all cases; each share is over the panels of its own kind": _place_over_all,
-            "you also counted panels that are not unanimous": _place_of(lambda panel: np.full(len(panel), True)),
+            "you also counted panels that are not unanimous": partial(place, agreed=lambda panel: np.full(len(panel), True)),
             "y counts panels that were contradicted; the answer must also be right": _place_contradicting,
-            "three doctors who say nothing (-1) are not unanimous": _place_of(lambda panel: (panel == panel[:, :1]).all(1)),
+            "three doctors who say nothing (-1) are not unanimous": partial(place, agreed=lambda panel: (panel == panel[:, :1]).all(1)),
         },
         [
             lambda a, t, p: (float((a == t).mean()), float((a == t).mean())),
             lambda a, t, p: (place(a, t, p)[0], 1 - place(a, t, p)[1]),
-            _place_of(lambda panel: ~unanimous(panel)),
+            partial(place, agreed=lambda panel: ~unanimous(panel)),
         ],
     ),
     "effective_doctors": Exercise(

@@ -159,8 +159,8 @@ def test_the_story_over_twenty_seeds() -> None:
 MUTANTS = {
     "entropy sign": ("-gamma * z * p", "gamma * z * p"),
     "entropy of the sampled answer": ("-gamma * z * p * (1 - p)", "-gamma * (np.where(answers > 0, 1, -1) * score).mean(-1)"),
-    "advantage without the mean": ("(rewards - rewards.mean(-1, keepdims=True)) / (", "rewards / ("),
-    "mean over all cases": ("rewards - rewards.mean(-1, keepdims=True)", "rewards - rewards.mean()"),
+    "advantage without the mean": ("(advantages(", "((lambda r: r / (r.std(-1, ddof=1, keepdims=True) + 1e-4))("),
+    "mean over all cases": ("(advantages(", "((lambda r: (r - r.mean()) / (r.std(-1, ddof=1, keepdims=True) + 1e-4))("),
     "mark ignored": ("[evidence, lean, -lean * mark]", "[evidence, lean, 0 * lean]"),
     "KL sign": ("beta * ((ratio - 1)", "-beta * ((ratio - 1)"),
     "anchored before the first stage": ("start = weights[-1]", "start = weights[0]"),
