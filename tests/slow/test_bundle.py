@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -69,3 +70,4 @@ def test_a_room_without_network(tmp_path: Path, root: Path) -> None:
     dry = without_network(here, "-m", "mmedlite", "run", "--profile", "tiny", "--dry-run", cwd=kit)
     assert " 0 not answered yet" in succeeded(dry) and "drawing" not in dry.stderr, dry.stderr[-2000:]
     assert "went wrong: ''" in succeeded(without_network(here, "-c", NOTEBOOK, cwd=kit))
+    shutil.rmtree(tmp_path / "room")  # gigabytes, which pytest would keep for three runs
