@@ -88,11 +88,13 @@ def test_the_cell_goes_on_where_it_was_cut_short(copy: Path, tmp_path: Path) -> 
     (place.work / "mmedlite-kit.part" / "half").mkdir(parents=True)
     (tmp_path / "fake" / "pip").mkdir(parents=True)
     (tmp_path / "fake" / "pip" / "__init__.py").touch()
-    (tmp_path / "fake" / "pip" / "__main__.py").write_text("raise SystemExit('pip was called')", encoding="utf-8")
+    (tmp_path / "fake" / "pip" / "__main__.py").write_text("import sys\nraise SystemExit(f'pip was called: {sys.argv[-3:]}')", encoding="utf-8")
     path = os.pathsep.join([str(tmp_path / "fake"), HERE])
     stopped = place.run(CELL, MMEDLITE_KIT=packed(copy, tmp_path, "git"), PYTHONPATH=path)
     assert stopped.returncode and "pip was called" in stopped.stderr and not stopped.stdout
     assert not (place.work / "mmedlite-kit.part").exists() and (place.work / "mmedlite-kit" / "notebooks").is_dir()
+    asked = ["--editable", str(place.work / "mmedlite-kit"), f"torch=={importlib.metadata.version('torch')}"]  # the torch found stays
+    assert str(asked) in stopped.stderr
     again = place.run(CELL, PYTHONPATH=path)
     assert "pip was called" in again.stderr and "ADDRESS" not in again.stderr.splitlines()[-1]
 
