@@ -28,7 +28,8 @@ def outside(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def without_network(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     """One command where only this machine itself can be reached, and where pip has no settings and no cache."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "MAKE", "MFLAGS", "PYTHONPATH", "VIRTUAL_ENV", "MMEDLITE_"))}
+    own = ("PIP_", "MAKE", "MFLAGS", "VENV", "PYTHON", "VIRTUAL_ENV", "MMEDLITE_")  # of the make that runs the tests, too
+    env = {k: v for k, v in os.environ.items() if not k.startswith(own)}
     env |= {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     shell = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     return subprocess.run([*shell, *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True)
