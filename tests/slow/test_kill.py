@@ -37,8 +37,8 @@ DOCTORS = [f"{department}-{i}" for department in DEPARTMENTS for i in range(3)]
 
 
 def made(out: Path) -> dict[str, str]:
-    """Hash of every adapter, log, list of rollouts and table of answers."""
-    kinds = ("adapters/**/*.safetensors", "logs/**/*.json", "rollouts/**/*.jsonl", "results/**/*.parquet")
+    """Hash of every adapter, log, list of rollouts and table of answers (steps.jsonl, for who watches, bears the time of each step)."""
+    kinds = ("adapters/**/*.safetensors", "logs/**/*.json", "rollouts/**/rollouts.jsonl", "results/**/*.parquet")
     return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for kind in kinds for f in sorted(out.glob(kind))}
 
 
