@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mmedlite.run_folder import RunFolder
 
 Rows = Sequence[Mapping[str, Any]]
-FIRST, LEAST, SHARE = 12.0, 3.0, 0.015  # seconds to the first drawing and between two at least; share of the time that all may take
+FIRST, LEAST, SHARE = 20.0, 3.0, 0.015  # seconds to the first drawing and between two at least; share of the time that all may take
 TAIL = 2**18  # bytes at the end of rollouts.jsonl, in which the rollouts of the last step lie
 NOTHING = "No step is trained yet."
 PANES = {  # name of a pane: its lines, and the coefficient on its second axis
