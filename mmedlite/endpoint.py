@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -73,6 +74,8 @@ class EndpointSpecialists:
             raise InputError("the address holds a user, a password or a query", "OPENAI_BASE_URL", "put the key in OPENAI_API_KEY alone")
         if address.scheme not in ("http", "https"):
             raise InputError("the address does not begin with http:// or https://", "OPENAI_BASE_URL", "write it in full")
+        if not os.environ.get("OPENAI_API_KEY"):  # told before triage trains for hours; a full store needs none
+            print("OPENAI_API_KEY is not set: stored answers are used, and the first one missing stops the run.", file=sys.stderr)
 
     def __reduce__(self) -> Any:
         return EndpointSpecialists, (self.endpoint, self.form.panels)  # what may be sent to another process: no lock, no client

@@ -152,15 +152,18 @@ def test_the_estimate_comes_first_and_calls_nobody(
         assert part in told
 
 
-def test_replay_never_calls(start: Callable[..., Server], clinic: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replay_never_calls(
+    start: Callable[..., Server], clinic: CaseTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     server, store = start(), OpinionStore(tmp_path)
     with pytest.raises(MissingOpinion):
         fetch(asks(clinic, 1), clinic, store, behind(), replay=True)
     assert server.count == 0
     fetch(asks(clinic, 1), clinic, store, behind())
-    monkeypatch.delenv("OPENAI_API_KEY")  # nor does it need a key
+    assert "OPENAI_API_KEY" not in capsys.readouterr().err
+    monkeypatch.delenv("OPENAI_API_KEY")  # nor does it need a key, though it says that there is none
     opinions, asked = fetch(asks(clinic, 1), clinic, OpinionStore(tmp_path), behind(), replay=True)
-    assert (server.count, asked, len(opinions)) == (3, 0, 3)
+    assert (server.count, asked, len(opinions)) == (3, 0, 3) and "OPENAI_API_KEY is not set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["requests", "tokens", "dollars"])
