@@ -96,7 +96,7 @@ def test_an_install_cut_short_is_taken_up_again(root: Path, tmp_path: Path) -> N
 STEPS = [
     "ruff check",
     "-m mypy",
-    "pytest tests --ignore=tests/slow",
+    "pytest tests --ignore=tests/slow --ignore=tests/timed",
     "pytest -p tests.nbval_plugin --nbval",
     "check_suites",
 ]
@@ -130,9 +130,11 @@ def test_make_test_all_adds_the_slow_suites(root: Path, tmp_path: Path) -> None:
     run_make(root, tmp_path, "install")
     status, calls = run_make(root, tmp_path, "test-all")
     assert status == 0
-    assert calls[-2].startswith("-m pytest tests/slow")
+    assert calls[-3].startswith("-m pytest tests/timed --junitxml"), "what is timed has the machine to itself"
+    assert calls[-2].startswith("-m pytest tests/slow -n 2")
     assert calls[-1] == "tests/check_suites.py reports all"
-    assert run_make(root, tmp_path, "test-all", broken="pytest tests/slow")[0] != 0
+    for folder in ("slow", "timed"):
+        assert run_make(root, tmp_path, "test-all", broken=f"pytest tests/{folder}")[0] != 0
 
 
 def test_missing_python_is_explained(root: Path, tmp_path: Path) -> None:
