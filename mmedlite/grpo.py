@@ -1,6 +1,6 @@
 """GRPO with an entropy coefficient and a KL weight per sample: a thin layer over TRL's trainer (paper Eq. 2.1 and 3.1).
 
-TRL forms the groups, the advantages and the clipped objective; three short overrides add what the paper needs:
+TRL forms the groups, the advantages and the clipped objective; short overrides add what the paper needs:
 J = E[ J_GRPO + gamma_s * H ], with gamma and beta of each sample's bucket. Entropy is the mean over a completion's tokens of the
 full-vocabulary entropy, then over completions (the paper does not say how it averages). The reference is the policy at the start
 of the stage.
@@ -90,6 +90,11 @@ class CurriculumTrainer(GRPOTrainer):
         part.replace(self.rollout_file)  # in one step: a kill here loses nothing
         return last
 
+    def _load_from_checkpoint(self, folder: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(folder, model)
+        if not self.is_fsdp_enabled:  # transformers before 5.23 reads back the reference's adapter alone
+            self.model.load_adapter(folder, "default", is_trainable=True)
+
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
         """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum.
 
@@ -151,10 +156,8 @@ class CurriculumTrainer(GRPOTrainer):
         penalty = ((inputs["kl_weight"] - self.beta) * kl).mean()
         whole = loss + (penalty - bonus) / share
         if self.step_log:
-            seen = {
-                "loss": whole.detach() * share, "entropy": entropy.detach(), "kl": kl.detach(), "gamma": inputs["gamma"],
-                "beta": inputs["kl_weight"],
-            }  # fmt: skip
+            seen = {"loss": whole.detach() * share, "entropy": entropy.detach(), "kl": kl.detach()}
+            seen |= {"gamma": inputs["gamma"], "beta": inputs["kl_weight"]}
             means = self.accelerator.reduce({name: values.mean() for name, values in seen.items()}, "mean")  # over the processes
             row = self.step_log[-1]
             row |= {name: row.get(name, 0.0) + float(value) / share for name, value in means.items()}  # over the parts of the update
@@ -200,16 +203,9 @@ class _Progress(TrainerCallback):
 
 
 def train(
-    model: Any,
-    processor: Processor,
-    rows: Sequence[dict[str, Any]],
-    settings: Grpo,
-    out: Path,
-    info: dict[str, Any],
-    seed: int,
-    rewards: Sequence[Reward] = (format_reward, accuracy_reward),
-    learning_rate: float | None = None,
-) -> list[dict[str, Any]]:
+    model: Any, processor: Processor, rows: Sequence[dict[str, Any]], settings: Grpo, out: Path, info: dict[str, Any], seed: int,
+    rewards: Sequence[Reward] = (format_reward, accuracy_reward), learning_rate: float | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train the LoRA adapter "default" of ``model`` on ``rows``, in their order, one visit a row.
 
     Under ``accelerate launch`` every process calls this with the same arguments; the main one writes.

@@ -27,6 +27,7 @@ OVERRIDDEN = {
         "image_sizes=None, token_type_ids=None, mm_token_type_ids=None, image_position_ids=None)"
     ),
     "trl.GRPOTrainer._compute_loss": "(model, inputs)",
+    "trl.GRPOTrainer._load_from_checkpoint": "(resume_from_checkpoint, model=None)",
     "transformers.TrainerCallback.on_train_begin": "(args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_step_end": "(args, state, control, **kwargs)",
     "transformers.TrainerCallback.on_train_end": "(args, state, control, **kwargs)",
