@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from mmedlite import plots
@@ -176,18 +177,43 @@ def test_bad_input_is_named() -> None:
         plots.contact_sheet([], [])
 
 
-def test_colours_are_told_apart_by_colour_blind_readers() -> None:
-    """Okabe-Ito under simulated deuteranopia (Machado 2009, severity 1): the first five stay apart in RGB."""
-    from matplotlib.colors import to_rgb
+# Machado 2009, severity 1: what a colour-blind reader sees of an RGB colour
+SEEN_WITH = {
+    "all cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "protanopia": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranopia": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanopia": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+def cycle() -> np.ndarray:
+    """The seven colours, RGB from 0 to 1."""
     from matplotlib.style import context
 
     with context(plots.STYLE):
         from matplotlib import rcParams
 
-        colours = np.array([to_rgb(c) for c in rcParams["axes.prop_cycle"].by_key()["color"][:5]])
-    seen = colours @ np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]).T
-    gaps = np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(5, 1)]
-    assert gaps.min() > 0.15
+        return np.array([to_rgb(c) for c in rcParams["axes.prop_cycle"].by_key()["color"]])
+
+
+@pytest.mark.parametrize("sight", SEEN_WITH)
+def test_colours_are_told_apart(sight: str) -> None:
+    seen = (cycle() @ np.array(SEEN_WITH[sight]).T).clip(0, 1)
+    assert np.linalg.norm(seen[:, None] - seen[None], axis=2)[np.triu_indices(7, 1)].min() > 0.2
+
+
+def test_colours_stand_out_from_white() -> None:
+    """3:1 at least, as WCAG 2.1 asks of parts of a figure (1.4.11)."""
+    linear = np.where(cycle() <= 0.04045, cycle() / 12.92, ((cycle() + 0.055) / 1.055) ** 2.4)
+    assert (1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05)).min() >= 3
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_lines_and_points_of_one_axis_differ_in_more_than_colour(name: str) -> None:
+    for axes in DRAWINGS[name]()[0].axes:
+        named = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        cues = [(line.get_linestyle(), line.get_marker()) for line in named]
+        assert len({*cues}) == len(cues), [line.get_label() for line in named]
 
 
 def test_contrasts_draw_every_world() -> None:
