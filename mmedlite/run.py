@@ -87,7 +87,8 @@ class Run(RunFolder):
         source = importlib.import_module(name) if known else None
         if source is None or not hasattr(source, "recipe_sha256"):  # a source that needs files of its own
             what = f"the kit cannot draw the cases of source '{self.profile.source}'"
-            raise InputError(what, f"profile {self.profile.name}, field source", "use phantoms, or build a table and name it with --cases")
+            fix = "build them as the first lines of the profile say, or name a case table with --cases"
+            raise InputError(what, f"profile {self.profile.name}, field source", fix)
         card = json.loads((folder / "card.json").read_text(encoding="utf-8")) if (folder / "card.json").exists() else {}
         if card.get("recipe_sha256") != source.recipe_sha256():  # absent, cut short, or drawn by older code
             self._draw_cases(folder)
