@@ -202,7 +202,7 @@ def replay(log: Rows, rollouts: Rows = ()) -> None:
     if groups := sum(_is_at(log[0], r) and r["sample_index"] == 0 for r in rollouts):
         dials["group"] = ipywidgets.IntSlider(value=1, min=1, max=groups, continuous_update=False)
     shown(**{name: dial.value for name, dial in dials.items()})
-    ipywidgets.interact(shown, **dials)
+    ipywidgets.interact(lambda **values: shown(**values), **dials)  # of `shown` itself, interact would make a dial of group's default too
 
 
 def _look(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -254,10 +254,17 @@ def test_the_slider_at_its_ends(shown: list[str], monkeypatch: pytest.MonkeyPatc
     assert [(dial.min, dial.max, dial.continuous_update) for dial in dials.values()] == [(1, 7, False), (1, 2, False)]
     for step, group in ((1, 1), (1, 2), (7, 1), (7, 2)):
         shown.clear()
-        callback(step, group)
+        callback(step=step, group=group)
         now = LOG[step - 1]
         assert shown[0] == live.view(LOG, step, ROLLOUTS)[1] and f"case-{now['stage']}-{now['step']}-{group}," in shown[1]
         assert "'advantage': [1.25, -1.25]" in shown[1] and "'accuracy': [1.0, 0.0]" in shown[1]
+
+
+def test_no_dial_for_groups_that_are_not_stored(shown: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    caught: list[Any] = []
+    monkeypatch.setattr(ipywidgets, "interact", lambda callback, **dials: caught.append(ipywidgets.interactive(callback, **dials)))
+    live.replay(LOG)
+    assert [dial.description for dial in caught[0].kwargs_widgets] == ["step"]
 
 
 @pytest.mark.parametrize(("log", "rollouts"), [(LOG, []), (LOG[:1], ROLLOUTS), ([], []), (LOG, ROLLOUTS[:8])])
