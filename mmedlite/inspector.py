@@ -42,6 +42,6 @@ def inspect_opinions(opinions: Sequence[Mapping[str, Any]], cases: Mapping[str, 
         show_table(opinion_table(opinions[opinion], cases[opinions[opinion]["case_id"]]), "One stored answer.")
 
     show(0)
-    names = [f"{i + 1}: {o['case_id']}, {o['panel']}, sample {o['request']['sample_index']}" for i, o in enumerate(opinions)]
-    choose = ipywidgets.Dropdown(options=[(name, i) for i, name in enumerate(names)], description="answer")
+    options = [(f"{i + 1} of {len(opinions)}", i) for i in range(len(opinions))]
+    choose = ipywidgets.SelectionSlider(options=options, description="answer")  # a Dropdown's arrow keys are JupyterLab's own
     ipywidgets.interact(show, opinion=choose)

@@ -222,4 +222,5 @@ def order_explorer() -> None:
 
     factor = ipywidgets.SelectionSlider(options=[0, 1, 10, 100], value=1)
     share = ipywidgets.FloatSlider(value=MARKED, min=0.0, max=0.3, step=0.06, continuous_update=False)
-    _explore(order_figure, order=ipywidgets.Dropdown(options=list(ORDERS)), gamma=factor, marked=share)
+    order = ipywidgets.SelectionSlider(options=list(ORDERS))  # a Dropdown's arrow keys are JupyterLab's own
+    _explore(order_figure, order=order, gamma=factor, marked=share)
