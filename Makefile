@@ -70,7 +70,7 @@ test: $(STAMP)
 	rm -rf reports runs/nbval
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest tests --ignore=tests/slow --ignore=tests/timed -n 2 --dist loadfile --junitxml=reports/tests.xml
+	$(PY) -m pytest tests --ignore=tests/slow --ignore=tests/timed --ignore=tests/browser -n 2 --dist loadfile --junitxml=reports/tests.xml
 	MMEDLITE_PROFILE=tiny MMEDLITE_RUN="$(CURDIR)/runs/nbval" $(PY) -m pytest -p tests.nbval_plugin --nbval --nbval-cell-timeout=900 \
 		--nbval-kernel-startup-timeout=180 --junitxml=reports/notebooks.xml notebooks/0*.ipynb
 	$(PY) tests/check_suites.py reports test
@@ -83,7 +83,7 @@ verify: $(STAMP)
 
 slow: $(STAMP)
 	$(PY) -m pytest tests/timed --junitxml=reports/timed.xml
-	$(PY) -m pytest tests/slow -n 2 --dist loadfile --junitxml=reports/slow.xml
+	$(PY) -m pytest tests/slow tests/browser -n 2 --dist loadfile --junitxml=reports/slow.xml
 	$(PY) tests/check_suites.py reports all
 
 test-all: test verify

@@ -23,6 +23,8 @@ def run_ci(root: Path, folder: Path, broken: str) -> tuple[int, str, list[list[s
     (folder / "bin").mkdir()
     (folder / "bin" / "make").write_text(MAKE)
     (folder / "bin" / "make").chmod(0o755)
+    (folder / "bin" / "chromium").write_text("")  # there: nothing is to be installed
+    (folder / "bin" / "chromium").chmod(0o755)
     env = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}", "CALLS": f"{folder}/calls", "BROKEN": broken}
     done = subprocess.run([folder / ".ci" / "run"], env=env, capture_output=True, text=True)
     return done.returncode, done.stdout, [line.split() for line in (folder / "calls").read_text().splitlines()]
@@ -96,7 +98,7 @@ def test_an_install_cut_short_is_taken_up_again(root: Path, tmp_path: Path) -> N
 STEPS = [
     "ruff check",
     "-m mypy",
-    "pytest tests --ignore=tests/slow --ignore=tests/timed",
+    "pytest tests --ignore=tests/slow --ignore=tests/timed --ignore=tests/browser",
     "pytest -p tests.nbval_plugin --nbval",
     "check_suites",
 ]
@@ -131,7 +133,7 @@ def test_make_test_all_adds_the_slow_suites(root: Path, tmp_path: Path) -> None:
     status, calls = run_make(root, tmp_path, "test-all")
     assert status == 0
     assert calls[-3].startswith("-m pytest tests/timed --junitxml"), "what is timed has the machine to itself"
-    assert calls[-2].startswith("-m pytest tests/slow -n 2")
+    assert calls[-2].startswith("-m pytest tests/slow tests/browser -n 2")
     assert calls[-1] == "tests/check_suites.py reports all"
     for folder in ("slow", "timed"):
         assert run_make(root, tmp_path, "test-all", broken=f"pytest tests/{folder}")[0] != 0
