@@ -30,7 +30,7 @@ WIDGETS = {
     "01_specialist_responses": {"inspect_opinions([": {DIAL: 1}},
     "02_triage_grpo": {"widgets.advantage_explorer(": {DIAL: 2, BOX: 1}, "live.replay(": {DIAL: 1}},
     "03_curriculum_buckets": {"widgets.bucket_explorer(": {DIAL: 3}},
-    "04_attending_entropy": {"chair.sit(": {DIAL: 2, BOX: 1, RADIO: 3}},
+    "04_attending_entropy": {"toy.order_explorer(": {DIAL: 3}, "chair.sit(": {DIAL: 2, BOX: 1, RADIO: 3}},
     "05_evaluation": {"widgets.trust_explorer(": {DIAL: 1}},
 }
 VALUE = """e => ({checkbox: () => e.checked, radio: () => document.querySelector(`[name=${e.name}]:checked`).value}[e.type]
