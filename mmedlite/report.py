@@ -23,6 +23,7 @@ from mmedlite.run_folder import RunFolder
 CHAIR = ROOT / "figures" / "drawn" / "chair.html"
 STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #999;padding:.25em .5em;text-align:left;vertical-align:top}
+td{overflow-wrap:anywhere}.wide{overflow-x:auto}.wide td{overflow-wrap:normal}
 caption{text-align:left;font-style:italic;padding:.3em 0}"""
 SCOPE = """The paper (arXiv 2506.00555, ICLR 2026) claims that an attending physician, trained with GRPO on easy, then medium, then hard
 cases with an entropy coefficient and a KL weight that grow, learns when to trust three specialists and when to overrule them. It released
@@ -118,7 +119,8 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
         "<h2>Fifteen minutes for a reviewer</h2>", _items(PATH, "ol"),
         "<h2>Methodology</h2>", table("Settings of the recommended recipe.", ("setting", "value"), settings(profile)) if profile else "",
         table("Made from.", ("what", "hash or value"), [(k, v) for k, v in run.facts.items() if not isinstance(v, dict)]),
-        "<h2>Results</h2>", results_table(results["attending"]), ledger(claims)[0],
+        "<h2>Results</h2>", results_table(results["attending"]),
+        f'<div class="wide" role="region" aria-label="Ledger of claims" tabindex="0">{ledger(claims)[0]}</div>',  # by keys
         "<h2>What was easy</h2>", _items(EASY), "<h2>What was difficult</h2>", _items(DIFFICULT),
         "<h2>What the authors would have to tell us</h2>",
         table("Open questions, with the kit's choice and what it changes (test accuracy).", ("question", "our choice", "measured effect"),
