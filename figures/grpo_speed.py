@@ -91,6 +91,8 @@ class Stock(Watched, GRPOTrainer):
     def take_up(self) -> None:
         """Nothing to go on from."""
 
+    write_rollouts = take_up  # none are kept
+
     def _compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         self.entropy_coef = GAMMA if self.state.global_step else 0.0
         return super()._compute_loss(*args, **kwargs)

@@ -12,8 +12,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +21,14 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from PIL import Image
-from tqdm import tqdm
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from mmedlite import dose, prompt_once
 from mmedlite.devices import check_vllm, rollouts_at_once
 from mmedlite.models import VISION_TOKENS, Processor, picture_tokens
 from mmedlite.profiles import Grpo, InputError
+from mmedlite.progress import Progress
 from mmedlite.provenance import code_sha256
 from mmedlite.rewards import accuracy_reward, format_reward
 
@@ -51,6 +49,8 @@ class CurriculumTrainer(GRPOTrainer):
         device = out["completion_ids"].device
         for name in ("gamma", "kl_weight"):
             out[name] = torch.tensor([row[name] for row in inputs], device=device)  # (B,)
+        out["row"] = torch.arange(len(inputs), device=device)  # (B,), since TRL shuffles what it hands to the loss
+        self._logps = torch.zeros(len(inputs), 2, device=device)  # filled by the loss: policy and reference
         self._record(inputs, out)
         self._pulls: dict[str, list[torch.Tensor]] = {}  # gradient of each term, added up over the parts of the update
         if self.state.global_step % dose.EVERY == 0:
@@ -96,9 +96,9 @@ class CurriculumTrainer(GRPOTrainer):
             self.model.load_adapter(folder, "default", is_trainable=True)
 
     def _record(self, inputs: list[dict[str, Any]], out: dict[str, Any]) -> None:
-        """Append one row a rollout to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum.
+        """One row a rollout, for :meth:`write_rollouts`, and the row of the step log that the loss goes on with.
 
-        Each process holds a part of the update, in the order of the processes; the main one writes the rows of all.
+        Each process holds a part of the update, in the order of the processes; every one gets the rows of all.
         """
         mask, texts = out["completion_mask"].bool(), self._texts(out)  # mask (B, T)
         columns = {k: [row[k] for row in inputs] for k in ("options", "answer")}
@@ -113,9 +113,7 @@ class CurriculumTrainer(GRPOTrainer):
             }
             for i, (row, text, m, a) in enumerate(zip(inputs, texts, mask, out["advantages"], strict=True))
         ])  # fmt: skip
-        if self.accelerator.is_main_process:
-            with self.rollout_file.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(r) + "\n" for r in rows)
+        self._rollouts = rows
         n, advantages = len(rows), self.accelerator.gather(out["advantages"])  # (n,)
         self.step_log.append({
             **self.rollout_info, "step": self.state.global_step + 1,
@@ -124,6 +122,14 @@ class CurriculumTrainer(GRPOTrainer):
             "equal_groups": float((advantages.view(-1, self.num_generations).abs().sum(1) == 0).float().mean()),
             "sample": rows[0]["text"],
         })  # fmt: skip
+
+    def write_rollouts(self) -> None:
+        """Append the update's rollouts to rollouts.jsonl: its lines, in the order seen, prove the order of the curriculum."""
+        logps = self.accelerator.gather(self._logps).tolist()
+        if self.accelerator.is_main_process:
+            rows = [r | {"logp": round(p, 3), "logp_reference": round(q, 3)} for r, (p, q) in zip(self._rollouts, logps, strict=True)]
+            with self.rollout_file.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(r) + "\n" for r in rows)
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, *args: Any, compute_entropy: bool = False, **kwargs: Any
@@ -150,6 +156,8 @@ class CurriculumTrainer(GRPOTrainer):
         length = mask.sum(1).clamp(min=1)  # (B,)
         share = self.current_gradient_accumulation_steps
         entropy = (entropies * mask).sum(1) / length  # (B,), nats
+        both = torch.stack([logps.detach(), inputs["ref_per_token_logps"]], 2)  # (B, T, 2)
+        self._logps[inputs["row"]] = (both * mask[..., None]).sum(1) / length[:, None]  # nats a token
         delta = inputs["ref_per_token_logps"] - logps
         kl = ((torch.exp(delta) - delta - 1) * mask).sum(1) / length  # (B,), the k3 estimator
         bonus = (inputs["gamma"] * entropy).mean()
@@ -168,38 +176,6 @@ class CurriculumTrainer(GRPOTrainer):
                     self._pulls[name] = [a + b for a, b in zip(self._pulls[name], pull, strict=True)] if name in self._pulls else pull
                     row[f"{name}_gradient"] = dose.norm(self.accelerator.reduce(self._pulls[name], "mean"))
         return whole
-
-
-class _Progress(TrainerCallback):
-    """A progress line with time left, and a sampled rollout every few steps, on stderr; each step's log row in steps.jsonl."""
-
-    def __init__(self, label: str, trainer: CurriculumTrainer) -> None:
-        self.label, self.trainer = label, trainer
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        hidden = not state.is_world_process_zero
-        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.label, mininterval=2, ncols=110, disable=hidden)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        row = self.trainer.step_log[-1]
-        self.bar.set_postfix(acc=f"{row['accuracy']:.2f}", H=f"{row['entropy']:.2f}", refresh=False)
-        self.bar.update()
-        if state.is_world_process_zero:
-            with (Path(args.output_dir).parent / "steps.jsonl").open("a", encoding="utf-8") as file:  # for who watches
-                file.write(json.dumps({**row, "steps": state.max_steps, "time": time.time()}) + "\n")
-            if state.global_step % max(1, state.max_steps // 4) == 0:
-                tqdm.write(f"  step {state.global_step}: {row['sample']}", file=sys.stderr)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.close()
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        # Written last, when every process has put its part there, so that its presence marks a whole checkpoint.
-        self.trainer.accelerator.wait_for_everyone()
-        if state.is_world_process_zero:
-            file = Path(args.output_dir) / f"checkpoint-{state.global_step}" / "steps.json"
-            (part := file.with_suffix(".part")).write_text(json.dumps(self.trainer.step_log), encoding="utf-8")
-            part.replace(file)
 
 
 def train(
@@ -269,7 +245,7 @@ def train(
     trainer = CurriculumTrainer(model=model, reward_funcs=list(rewards), args=config, train_dataset=data, processing_class=processor,
                                 rollout_file=out / "rollouts.jsonl", rollout_info=info)  # fmt: skip
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_Progress(info.get("stage", "training"), trainer))
+    trainer.add_callback(Progress(info.get("stage", "training"), trainer))
     saved = trainer.take_up()
     try:
         trainer.train(resume_from_checkpoint=str(saved) if saved else None)

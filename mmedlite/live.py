@@ -181,10 +181,8 @@ def group_at(rollouts: Rows, row: Mapping[str, Any], group: int) -> pd.DataFrame
 
 
 def replay(log: Rows, rollouts: Rows = ()) -> None:
-    """A slider over the steps of a stored training, and one over the groups of the step where its rollouts are stored.
-
-    No log-probabilities are shown: TRL gives them beside the rollouts only where vLLM samples, so rollouts.jsonl does not hold them.
-    """
+    """A slider over the steps of a stored training, and one over the groups of the step where its rollouts are stored: text, reward,
+    advantage, and the log-probability under the policy and the reference (nats a token, mean)."""
     import ipywidgets
 
     if not log:
@@ -196,7 +194,7 @@ def replay(log: Rows, rollouts: Rows = ()) -> None:
         if len(found := group_at(rollouts, log[step - 1], group)):
             first = found.iloc[0]
             title = f"Group {group} of this step: case {first['case_id']}, gamma {first['gamma']:g}, beta {first['beta']:g}."
-            show_table(found[["text", "format", "accuracy", "advantage"]], title, index=False)
+            show_table(found[["text", "format", "accuracy", "advantage", "logp", "logp_reference"]], title, index=False)
 
     dials = {"step": ipywidgets.IntSlider(value=len(log), min=1, max=len(log), continuous_update=False)}
     if groups := sum(_is_at(log[0], r) and r["sample_index"] == 0 for r in rollouts):

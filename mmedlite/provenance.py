@@ -16,7 +16,7 @@ from mmedlite.profiles import ROOT
 DECIDING = (
     *("prompts", "rewards", "features", "prompt_once", "checkpoints", "models", "asks", "simulated", "chat", "endpoint"),
     *("local_specialists", "specialists"),
-    *("curriculum", "grpo", "processes", "sft", "triage", "attending", "ideal_reader", "run", "pipeline"),
+    *("curriculum", "grpo", "progress", "processes", "sft", "triage", "attending", "ideal_reader", "run", "pipeline"),
 )  # evaluation and summary are not: verify follows rows and numbers again from texts, cases and opinions
 
 

@@ -32,6 +32,7 @@ class Seen:
     expected_gradient: torch.Tensor
     lengths: list[int]
     prompt_ids: list[list[int]]
+    told: list[list[float]]  # a row a completion: advantage, log-probability a token under policy and reference
 
 
 @dataclass
@@ -89,8 +90,12 @@ def train(
             loss: torch.Tensor = super()._compute_loss(model, inputs)
             expected = reference_loss(model, start, inputs, settings.gradient_accumulation)
             ids = [i[m.bool()].tolist() for i, m in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
-            lengths = inputs["completion_mask"].sum(1).tolist()
-            seen.append(Seen(float(loss.detach()), float(expected.detach()), flat(loss, model), flat(expected, model), lengths, ids))
+            lengths, mask = inputs["completion_mask"].sum(1), inputs["completion_mask"]
+            with torch.no_grad():
+                means = [(score(policy, inputs)[0] * mask).sum(1) / lengths for policy in (model, start)]
+            told = torch.stack([inputs["advantages"], *means], 1).tolist()
+            gradients = flat(loss, model), flat(expected, model)
+            seen.append(Seen(float(loss.detach()), float(expected.detach()), *gradients, lengths.tolist(), ids, told))
             return loss
 
     def noted(completions: Any, **columns: Any) -> list[float]:
@@ -123,6 +128,12 @@ def faults(training: Training, generations: int = SETTINGS.generations) -> list[
     told = torch.tensor([r["advantage"] for r in training.rollouts]).view(-1, generations)
     if told.shape != advantages.shape or (told - advantages).abs().max() > 1e-3:
         found.append("advantages are not those of their group")
+    steps = torch.tensor([[r["step"], r["advantage"], r["logp"], r["logp_reference"]] for r in training.rollouts])
+    calls = len(training.seen) // len(training.log)
+    scored = torch.tensor([[i // calls, *row] for i, s in enumerate(training.seen) for row in s.told])
+    ordered = [t[sorted(range(len(t)), key=lambda i: (t[i, 0], *t[i, 1:].round(decimals=2)))] for t in (steps, scored)]
+    if ordered[0].shape != ordered[1].shape or (ordered[0] - ordered[1]).abs().max() > 2e-2:
+        found.append("log-probabilities are not those of their answer")
     if abs(training.log[0]["kl"]) > 1e-6:
         found.append(f"KL at step 1 is {training.log[0]['kl']:.2g}, not 0")
     return found

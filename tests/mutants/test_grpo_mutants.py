@@ -40,6 +40,8 @@ MUTANTS: dict[str, list[tuple[str, str]]] = {
     "advantages scaled by the batch": [('scale_rewards="group"', 'scale_rewards="batch"')],
     "advantages not scaled": [('scale_rewards="group"', 'scale_rewards="none"')],
     "sampled at another temperature than scored": [("temperature=settings.temperature", "temperature=0.7")],
+    "log-probabilities of other answers": [('self._logps[inputs["row"]]', 'self._logps[inputs["row"].flip(0)]')],
+    "log-probabilities of the whole answer": [(".sum(1) / length[:, None]", ".sum(1)")],
 }  # fmt: skip
 
 

@@ -28,7 +28,7 @@ def test_installed_libraries_have_what_we_use() -> None:
     assert [(name, word) for name, wanted in READ.items() for word in wanted.split() if word not in text] == []
 
 
-GRPO, MODELS, TRAINER = "mmedlite/grpo.py", "mmedlite/models.py", "trl/trainer/grpo_trainer.py"
+GRPO, MODELS, PROGRESS, TRAINER = "mmedlite/grpo.py", "mmedlite/models.py", "mmedlite/progress.py", "trl/trainer/grpo_trainer.py"
 GENERATION = "transformers/generation/configuration_utils.py"
 KEEP = "logits_to_keep,\n            compute_entropy=True"
 MUTANTS = [  # file of a library, what is changed to what, our source, what is told
@@ -38,7 +38,7 @@ MUTANTS = [  # file of a library, what is changed to what, our source, what is t
     (TRAINER, KEEP, f"logits_to_keep={KEEP}", GRPO, "override does not take: missing a required argument: 'keep'"),
     (TRAINER, "max_completion_length", "longest", GRPO, "GRPOTrainer.max_completion_length is gone"),
     ("trl/trainer/utils.py", "def add_fused_lm_head(", "def add_fast_head(", MODELS, "trl.trainer.utils.add_fused_lm_head is not there"),
-    ("transformers/trainer_callback.py", "is_world_process_zero", "is_first", GRPO, "TrainerState.is_world_process_zero is gone"),
+    ("transformers/trainer_callback.py", "is_world_process_zero", "is_first", PROGRESS, "TrainerState.is_world_process_zero is gone"),
     (GENERATION, "suppress_tokens", "banned", MODELS, "GenerationConfig has nobody who reads our suppress_tokens"),
     ("peft/peft_model.py", "adapter_name: str", "name: str", MODELS, "PeftModel.from_pretrained has nobody who reads our adapter_name"),
     ("accelerate/accelerator.py", "def reduce(", "def all_reduce(", "mmedlite/dose.py", "accelerate.Accelerator.reduce is gone"),

@@ -19,7 +19,7 @@ ORDER = [
     *("opinions", "store"),
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("contrasts", "baselines", "inference"),
-    *("health", "dose", "devices", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
+    *("health", "dose", "devices", "progress", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
     *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "side_by_side"),
     *("model_card", "pipeline", "checks", "probes", "verify_evidence", "verify"),
     *("plots", "paper_audit"),

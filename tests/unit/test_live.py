@@ -44,6 +44,7 @@ def rollout(stage: str, step: int, group: int, sample: int) -> dict[str, Any]:
         "stage": stage, "step": step - 1, "case_id": f"case-{stage}-{step}-{group}", "sample_index": sample, "format": 0.5,
         "text": f"<think>text of {stage} {step}</think>" if (group, sample) == (1, 0) else f"{stage} {step} {group} {sample}",
         "accuracy": float(sample == 0), "advantage": 1.25 if sample == 0 else -1.25, "gamma": GAMMA[stage], "beta": GAMMA[stage] / 2,
+        "logp": -0.25, "logp_reference": -0.5,
     }  # fmt: skip
 
 
