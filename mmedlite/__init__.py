@@ -1,3 +1,3 @@
-"""MMedLite: rebuild MMedAgent-RL (arXiv 2506.00555) and see which of its claims hold."""
+"""MMedLite: rebuild MMedAgent-RL (arXiv 2506.00555) and test its claims."""
 
 __version__ = "0.1.0"

@@ -116,7 +116,8 @@ def opposite_prompts(case: Case, picture: Image.Image) -> Finding:
 
 
 def format_only(case: Case, picture: Image.Image) -> Finding:
-    """Only the form is rewarded, in a policy that breaks it half of the time: the form rises, the share of right answers does not."""
+    """Only the form is rewarded, in a policy that breaks it half of the time: the form rises, the share of right answers drifts by less
+    than .3."""
     answers = _train(case, picture, "format only", [format_reward], [case.answer] * 2, 8, rate=1e-3, broken=True).answers
     form, right = _ends(answers, "format"), _ends(answers[answers["format"] > 0])
     said = f"format reward {form[0]:.2f} -> {form[1]:.2f} of 0.50; right among the well-formed {right[0]:.2f} -> {right[1]:.2f}"

@@ -26,6 +26,8 @@ from mmedlite.report import table
 RIVAL = "majority_vote"
 SEEDS = (1, 5, 30)  # of which the room says what they would have concluded
 SAME = ("config_sha256", "code", "policy")  # what two runs must have in common to be one experiment
+RENEW = """<p><label><input type="checkbox" id="renew" checked> read this page again every ten seconds</label></p>
+<script>setInterval(() => { if (document.getElementById("renew").checked) location.reload(); }, 10000)</script>"""  # who reads can stop it
 LARGEST = 2048  # bytes of a share
 VERDICTS = ("beats the vote", "is not told apart from it", "loses to it")
 
@@ -109,7 +111,8 @@ def verdict(low: float, high: float) -> str:
 def concluded(gains: Sequence[Mapping[str, float]], seeds: int, draws: int = 2000, seed: int = 0) -> dict[str, float]:
     """Share of draws of so many runs (with replacement) from the room that would have come to each verdict.
 
-    One run concludes by the interval over its own images, several by that of their means.
+    One run concludes by the interval over its own images, several by that of their means. More runs than the room has worlds are a
+    projection: the same worlds are drawn again, so that they spread less than new ones would.
     """
     rng, counts = np.random.default_rng(seed), dict.fromkeys(VERDICTS, 0)
     for _ in range(draws):
@@ -156,18 +159,23 @@ def room(shares: Sequence[Mapping[str, Any]], panel: str) -> tuple[Drawing, str]
 
 
 def page(shares: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
-    """The room as one HTML page that reads itself again every ten seconds; at least one share, and what ``read_shares`` left out."""
-    parts = []
+    """The room as one HTML page that reads itself again every ten seconds; at least one share, and what ``read_shares`` left out.
+
+    Of several runs it speaks from as many worlds on as the least of them, five.
+    """
+    parts, n = [], len(shares)
     for panel in shares[0]["panels"]:
         figure, alt = room(shares, panel)
         picture = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png(figure, alt)).decode()}">'
         gains = [s["panels"][panel]["gain"] for s in shares]
-        rows = [(f"{k} {'run' if k == 1 else 'runs'}", *(f"{share:.0%}" for share in concluded(gains, k).values())) for k in SEEDS]
+        drawn = [k for k in SEEDS if k == 1 or n >= SEEDS[1]]
+        names = {k: "1 run" if k == 1 else f"{k} runs" if k <= n else f"{k} runs, projected from {n} worlds" for k in drawn}
+        rows = [(names[k], *(f"{share:.0%}" for share in concluded(gains, k).values())) for k in drawn]
         caption = f"{panel}: what so many runs of this room would have concluded of the trained policy (2,000 draws)."
         parts += [f"<h2>{html.escape(panel)}</h2>", picture, f"<p>{html.escape(alt)}</p>", table(caption, ("drawn", *VERDICTS), rows)]
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in left_out)
-    head = '<meta charset="utf-8"><meta http-equiv="refresh" content="10"><title>The room</title>'
-    body = f"<h1>The room: {len(shares)} worlds</h1>{''.join(parts)}<ul>{lines}</ul>"
+    head = '<meta charset="utf-8"><title>The room</title>'
+    body = f"<h1>The room: {n} {'world' if n == 1 else 'worlds'}</h1>{RENEW}{''.join(parts)}<ul>{lines}</ul>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
 
@@ -179,11 +187,13 @@ def pool(folder: Path, watch: bool) -> int:
             files = [(file.name, file.stat().st_mtime_ns) for file in sorted(folder.glob("share-*.json"))]
             if files != written or not watch:
                 shares, left_out = read_shares(folder)
-                if not shares:
-                    what = f"no usable share among {len(left_out)} files" if left_out else "no file share-*.json"
+                what = f"no usable share among {len(left_out)} files" if left_out else "no file share-*.json"
+                if not shares and not watch:
                     raise InputError(what, str(folder), "put the files that `python -m mmedlite share` writes into it")
-                (out := folder / "room.html").write_text(page(shares, left_out), encoding="utf-8")
-                print(f"{out}: {len(files)} files", *left_out, sep="\n", flush=True)
+                if shares:
+                    (out := folder / "room.html").write_text(page(shares, left_out), encoding="utf-8")
+                    what = f"{out}: {len(files)} files"
+                print(what, *left_out, sep="\n", flush=True)  # a share that is still being copied is read when it is whole
                 written = files
             if not watch:
                 return 0

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from figures._save import DRAWN
-from mmedlite import report
+from mmedlite import report, room
 from mmedlite.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("0*.ipynb"))
-PAGES = [*(book.stem for book in NOTEBOOKS), "report", "chair"]
+PAGES = [*(book.stem for book in NOTEBOOKS), "report", "chair", "room"]
 # rule -> where the words are nbconvert's own, not ours
 NOT_OURS = {"color-contrast": ".jp-InputPrompt, .jp-OutputPrompt, .highlight"}  # its grey In [1]: and the colours of its highlighted code
 WIDE = """() => [document.documentElement, ...document.querySelectorAll(".jp-RenderedMarkdown")]
@@ -30,6 +30,11 @@ def written(name: str, folder: Path) -> Path:
     """A page as a file."""
     if name == "chair":
         return DRAWN / "chair.html"
+    if name == "room":
+        gains = [{"mean": m, "low": m - 0.02, "high": m + 0.02} for m in (-0.01, 0.02, 0.05, 0.06, 0.07)]
+        text = room.page([{"panels": {"diverse": {"gain": gain}}} for gain in gains], ["share-1.json: no share"])
+        (file := folder / "room.html").write_text(text, encoding="utf-8")
+        return file
     if name == "report":
         for part in ("run.json", "results.json"):
             shutil.copy(RunFolder.reference / part, folder / part)

@@ -88,8 +88,31 @@ def test_page_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.CaptureFi
     assert cli.main(["pool", str(tmp_path)]) == 0
     page = (tmp_path / "room.html").read_text(encoding="utf-8")
     assert "The room: 3 worlds" in page and "mean +0.050" in page and "share-&lt;b&gt;.json: no share" in page
-    assert not re.search(r"https?://|<script|<b>", page) and page.count("alt=") == 1
+    assert not re.search(r"https?://|<script|<b>", page.replace(room.RENEW, "")) and page.count("alt=") == 1
+    assert "<td>1 run</td>" in page and "5 runs" not in page  # of three worlds
     assert "share-<b>.json" in capsys.readouterr().out
+
+
+def test_more_runs_than_worlds_are_called_a_projection(tmp_path: Path) -> None:
+    for world in range(6):
+        put(tmp_path, world, 0.01 * world)
+    text = room.page(*room.read_shares(tmp_path))
+    assert "5 runs<" in text and "30 runs, projected from 6 worlds<" in text
+
+
+def test_a_first_share_that_is_still_being_copied_stops_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "share-00000000-0.json").write_text("{", encoding="utf-8")
+
+    def wait(_: float) -> None:
+        if (tmp_path / "room.html").exists():
+            raise KeyboardInterrupt
+        put(tmp_path, 0, 0.05)
+
+    monkeypatch.setattr(room.time, "sleep", wait)
+    assert room.pool(tmp_path, watch=True) == 0
+    assert "no usable share among 1 files" in capsys.readouterr().out
 
 
 def test_an_empty_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +131,7 @@ def test_the_page_grows_as_files_arrive(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(room.time, "sleep", wait)
     assert room.pool(tmp_path, watch=True) == 0
-    assert [re.findall(r"The room: (\d) worlds", p)[0] for p in pages] == ["1", "2", "3"]
+    assert [re.findall(r"The room: (\d) world", p)[0] for p in pages] == ["1", "2", "3"]
 
 
 def test_a_watched_folder_may_begin_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
