@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from statistics import mean
 from typing import Any
 
 import nbformat
@@ -25,7 +24,6 @@ from mmedlite import copies
 from mmedlite.cases import SPLITS
 from mmedlite.checks import BANDS, make_band
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager, PeakMemory
-from mmedlite.evidence import DATA, read_wide
 from mmedlite.models import merged
 from mmedlite.pipeline import attending_step, evaluation_step, panel_step, routed, summary, triage_step
 from mmedlite.profiles import DEPARTMENTS, ROOT
@@ -38,9 +36,9 @@ from mmedlite.store_tools import export
 from mmedlite.summary import triage_numbers
 from mmedlite.triage import route
 from mmedlite.verify import write_manifest
+from mmedlite.world_bands import world_bands
 
 SEEDS = (0, 1, 2, 3, 4)
-ASKED = ["majority_vote", "untrained_panel", "recommended_as_is"]  # systems of the worlds with a band, or the control of one
 EACH_LOOK = 40  # test cases of each look that every department is asked about
 WORK = ROOT / "runs" / "artifacts"
 NOISE = (str(ROOT), "Warning", "warnings.warn(")  # lines of stderr that say nothing to a reader
@@ -203,32 +201,6 @@ def bands(runs: list[Run]) -> None:
         band(f"attending_{panel}_trained", panel, lambda f: f["correct"].notna(), "untrained_panel", "majority_vote")
         band(f"unanimous_{panel}_trained", panel, lambda f: f["unanimous"], "untrained_panel", "majority_vote")
     BANDS.write_text(json.dumps(found | world_bands(made), indent=1) + "\n", encoding="utf-8")
-
-
-def world_bands(made: dict[str, Any]) -> dict[str, Any]:
-    """Bands over the stored worlds (figures/worlds.py), in which clinic, opinions and training are other ones, for notebooks 00 to 04.
-
-    ``vote_<panel>``, ``easy_<panel>``, ``hard_<panel>``, ``last_stage_<panel>``: shares of the test cases of a world.
-    """
-    worlds = {file.stem: read_wide(file) for file in sorted((DATA / "worlds").glob("*.parquet"))}
-    shares: dict[str, dict[str, dict[str, float]]] = {}  # quantity: panel: world: share
-    for seed, frame in worlds.items():
-        frame = frame.assign(easy=frame["difficulty"] == "easy", hard=frame["difficulty"] == "hard", guess=1 / frame["n_options"])
-        for panel, row in frame.groupby("panel")[["easy", "hard", "guess", *ASKED]].mean().iterrows():
-            for quantity, share in row.items():
-                shares.setdefault(str(quantity), {}).setdefault(str(panel), {})[seed] = float(share)
-    n = min(int((frame["panel"] == frame["panel"].iloc[0]).sum()) for frame in worlds.values())
-
-    def control(quantity: str, panel: str) -> dict[str, float]:
-        return {f"{quantity}, {panel}": mean(shares[quantity][panel].values())}
-
-    found = {}
-    for panel, other in zip(panels := [*shares["easy"]], reversed(panels), strict=True):
-        controls = {"vote": control("guess", panel), "easy": control("easy", other), "hard": control("hard", other),
-                    "last_stage": control("untrained_panel", panel)}  # fmt: skip
-        for name, quantity in (("vote", "majority_vote"), ("easy", "easy"), ("hard", "hard"), ("last_stage", "recommended_as_is")):
-            found[f"{name}_{panel}"] = make_band(shares[quantity][panel], n, controls[name], "within", **made | {"source": "figures/worlds.py"})
-    return found
 
 
 def ship(run: Run) -> None:

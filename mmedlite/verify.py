@@ -27,6 +27,7 @@ from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
+from mmedlite.world_bands import SOURCE, world_bands
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -161,14 +162,15 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
 
 
 def wrong_bands(file: Path) -> list[str]:
-    """Problems with bands.json: a band that its seeds' values do not give again."""
+    """Problems with bands.json: a band that its seeds' values, or the stored worlds, do not give again."""
     if not file.is_file():
         return [f"{file.name}: missing"]
-    problems = []
+    problems, of_worlds = [], cache(lambda **made: world_bands(made))  # the same for each: read once
     for name, band in json.loads(file.read_text(encoding="utf-8")).items():
         told = {key: band[key] for key in ("source", "code", "config", "cases_sha256")}
         try:
-            again = make_band(band["seeds"], band["n"], band["control"], band["direction"], **told)
+            of_seeds = told["source"] != SOURCE
+            again = make_band(band["seeds"], band["n"], band["control"], band["direction"], **told) if of_seeds else of_worlds(**told)[name]
         except InputError as error:
             again = {"control": str(error)}
         problems += [f"{file.name}, {name}: {key} is {band[key]}, counted again {again.get(key, 'nothing')}"

@@ -157,6 +157,18 @@ def test_a_widened_band_is_found(tmp_path: Path, change: Callable[[dict[str, Any
     assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, attending_diverse_trained")
 
 
+@pytest.mark.parametrize("change", [
+    lambda band: band["seeds"].update({first: band["seeds"][first] + 0.001 for first in [*band["seeds"]][:1]}),
+    lambda band: band["control"].update({name: value + 0.001 for name, value in band["control"].items()}),
+])  # fmt: skip
+def test_a_changed_band_over_worlds_is_found(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    bands = json.loads((ROOT / "artifacts" / "bands.json").read_text())
+    change(bands["hard_diverse"])
+    (tmp_path / "bands.json").write_text(json.dumps(bands))
+    assert {problem.partition(": ")[2].partition(" is")[0] for problem in verify.wrong_bands(tmp_path / "bands.json")} <= {"seeds", "control"}
+    assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, hard_diverse")
+
+
 STORED = pd.read_parquet(evidence.DATA / "rivals.parquet").iloc[::40]
 
 
