@@ -174,7 +174,7 @@ def page(shares: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         caption = f"{panel}: what so many runs of this room would have concluded of the trained policy (2,000 draws)."
         parts += [f"<h2>{html.escape(panel)}</h2>", picture, f"<p>{html.escape(alt)}</p>", table(caption, ("drawn", *VERDICTS), rows)]
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in left_out)
-    head = '<meta charset="utf-8"><title>The room</title>'
+    head = '<meta charset="utf-8"><title>The room</title><style>img{max-width:100%;height:auto}td{overflow-wrap:anywhere}</style>'
     body = f"<h1>The room: {n} {'world' if n == 1 else 'worlds'}</h1>{RENEW}{''.join(parts)}<ul>{lines}</ul>"
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
 
