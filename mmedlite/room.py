@@ -164,12 +164,12 @@ def page(shares: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
     Of several runs it speaks from as many worlds on as the least of them, five.
     """
     parts, n = [], len(shares)
+    drawn = [k for k in SEEDS if k == 1 or n >= SEEDS[1]]
+    names = {k: "1 run" if k == 1 else f"{k} runs" if k <= n else f"{k} runs, projected from {n} worlds" for k in drawn}
     for panel in shares[0]["panels"]:
         figure, alt = room(shares, panel)
         picture = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png(figure, alt)).decode()}">'
         gains = [s["panels"][panel]["gain"] for s in shares]
-        drawn = [k for k in SEEDS if k == 1 or n >= SEEDS[1]]
-        names = {k: "1 run" if k == 1 else f"{k} runs" if k <= n else f"{k} runs, projected from {n} worlds" for k in drawn}
         rows = [(names[k], *(f"{share:.0%}" for share in concluded(gains, k).values())) for k in drawn]
         caption = f"{panel}: what so many runs of this room would have concluded of the trained policy (2,000 draws)."
         parts += [f"<h2>{html.escape(panel)}</h2>", picture, f"<p>{html.escape(alt)}</p>", table(caption, ("drawn", *VERDICTS), rows)]

@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from mmedlite.checks import make_band
-from mmedlite.evidence import DATA, read_wide
+from mmedlite.evidence import DATA, read_worlds, world_seeds
 
 SOURCE = "figures/worlds.py"
 ASKED = ["majority_vote", "untrained_panel", "recommended_as_is"]  # systems of the worlds with a band, or the control of one
@@ -19,13 +19,13 @@ def world_bands(made: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         made: code, config and cases_sha256 of the runs that are held to them.
     """
-    worlds = {file.stem: read_wide(file) for file in sorted((DATA / "worlds").glob("*.parquet"))}
+    worlds = read_worlds(DATA / "worlds", sorted(world_seeds()))
     shares: dict[str, dict[str, dict[str, float]]] = {}  # quantity: panel: world: share
     for seed, frame in worlds.items():
         frame = frame.assign(easy=frame["difficulty"] == "easy", hard=frame["difficulty"] == "hard", guess=1 / frame["n_options"])
         for panel, row in frame.groupby("panel")[["easy", "hard", "guess", *ASKED]].mean().iterrows():
             for quantity, share in row.items():
-                shares.setdefault(str(quantity), {}).setdefault(str(panel), {})[seed] = float(share)
+                shares.setdefault(str(quantity), {}).setdefault(str(panel), {})[str(seed)] = float(share)
     n = min(int((frame["panel"] == frame["panel"].iloc[0]).sum()) for frame in worlds.values())
 
     def control(quantity: str, panel: str) -> dict[str, float]:
