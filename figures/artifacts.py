@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -203,15 +204,30 @@ def bands(runs: list[Run]) -> None:
     BANDS.write_text(json.dumps(found | world_bands(made), indent=1) + "\n", encoding="utf-8")
 
 
+def some_rollouts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a training's rollouts two groups of every twentieth update of each stage, from its first on, and all of the very last update."""
+    group = (rows["sample_index"] == 0).groupby([rows["stage"], rows["step"]]).cumsum()
+    last = rows[["stage", "step"]].eq(rows[["stage", "step"]].iloc[-1]).all(axis=1)
+    return rows[last | ((rows["step"] % 20 == 0) & (group <= 2))]
+
+
+def ship_rollouts(file: Path, to: Path) -> None:
+    """Write what ``some_rollouts`` keeps of a file of rollouts into a folder."""
+    to.mkdir(parents=True)
+    some_rollouts(pd.read_json(file, lines=True)).to_json(to / "rollouts.jsonl", orient="records", lines=True)
+
+
 def ship(run: Run) -> None:
-    """Copy what is replayed to artifacts/reference: result rows, logs, adapters, routes, results.json."""
+    """Copy what is replayed to artifacts/reference: result rows, logs, adapters, routes, results.json, some of the rollouts."""
     reference = RunFolder.reference
     shutil.rmtree(reference, ignore_errors=True)
     trained = [f"adapters/{name}" for name in ("triage", *run.profile.panels)]  # of the replayed runs, rows and logs are enough
     for name in ("results", "logs", "routes", *trained):
-        shutil.copytree(run.folder / name, reference / name)
+        shutil.copytree(run.folder / name, reference / name, ignore=shutil.ignore_patterns("sft") if name in trained else None)
     for name in ("results.json", "run.json"):
         shutil.copy(run.folder / name, reference / name)
+    for name in ("triage", *run.profile.panels):
+        ship_rollouts(run.folder / "rollouts" / name / "rollouts.jsonl", reference / "rollouts" / name)
     for card in reference.rglob("README.md"):  # PEFT's empty model cards
         card.unlink()
 

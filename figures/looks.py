@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from data_prep.drawing import FINDINGS, PLACES, draw
@@ -25,7 +23,7 @@ from mmedlite.attending import answer
 from mmedlite.cases import Case, CaseTable
 from mmedlite.evidence import DATA
 from mmedlite.looking import CASES as N
-from mmedlite.looking import IDEAL, NOISE
+from mmedlite.looking import IDEAL, NOISE, swapped
 from mmedlite.models import merged
 from mmedlite.pipeline import Alone, fit_ideal, read_alone
 from mmedlite.run import Run
@@ -33,12 +31,6 @@ from mmedlite.side_by_side import side_by_side
 from mmedlite.verify import sha256
 
 OUT = DATA / "looks.parquet"
-
-
-def swapped(groups: Sequence[Any]) -> np.ndarray:
-    """For each case the index of the next one of its group: (n,) int."""
-    order = pd.Series(range(len(groups))).groupby(list(groups))
-    return np.array(order.transform(lambda part: np.roll(part.to_numpy(), -1)))
 
 
 def pair(case: Case) -> tuple[Image.Image, int]:

@@ -38,6 +38,7 @@ TEMPLATE = Path(__file__).with_name("chair.html")
 NO = (1, 1, 1)  # three doctors who deny the finding: in the clinic mostly on marked pictures
 STRIP = {"three say no, marked": (NO, 1), "three say no, no marker": (NO, 0)}  # panel, marked
 LEGEND = {"ideal": "ideal reader"}
+LEARNER = "learner.json"  # of a run: the learner's place on the trust plane, from the twenty cases of notebook 00
 UNTRAINED = "untrained_panel"  # name of the untrained policy's rows; those of the others are named as their adapters
 
 
@@ -109,6 +110,12 @@ def page(found: Mapping[str, Any]) -> str:
     return TEMPLATE.read_text(encoding="utf-8").replace("/*FOUND*/", json.dumps(found, separators=(",", ":")).replace("</", "<\\/"))
 
 
+def _course(name: str, y: np.ndarray) -> str:
+    """A line of the strip in words: where it begins and ends, and its top where that lies above both."""
+    top = f" by way of {y.max():.2f}" if y.max() > max(y[0], y[-1]) + 0.02 else ""
+    return f"{name} {y[0]:.2f}{top} to {y[-1]:.2f}"
+
+
 def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots.Drawing, str]:
     """Probability of yes against the contrast of a finding that is there; an axis for marked and unmarked, a line a policy.
 
@@ -128,16 +135,21 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
         fig.axes[0].set(ylabel="probability of yes")
         fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
 
-    told = "; ".join(f"{title}: " + ", ".join(f"{name} {y[0]:.2f} to {y[-1]:.2f}" for name, y in part.items()) for title, part in lines.items())
+    told = "; ".join(f"{title}: " + ", ".join(map(_course, part, part.values())) for title, part in lines.items())
     shown, last = found["phantoms"][phantom], found["contrasts"][-1]
     alt = f"{shown['look']}, {shown['question']} The {shown['finding']} is there. Probability of yes from contrast 0 to {last} of 256. {told}."
     return plots.draw(draw_lines, table, (5.8, 3.0)), alt
 
 
+def keep_place(run: Run, place: tuple[float, float]) -> None:
+    """Keep the learner's place on the trust plane (x, y) in the run, for the chair."""
+    run.save_json(LEARNER, dict(zip("xy", map(float, place), strict=True)))
+
+
 def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 0) -> None:
     """Show the chair with this run's own policies on one pair of phantoms, as a strip and as the page; the ideal reader is the stored run's.
 
-    Where the cases are not the clinic's, a line says so.
+    The learner is a dot too where ``keep_place`` kept a place. Where the cases are not the clinic's, a line says so.
 
     Args:
         names: as ``of_policies`` takes them. phantom: the unmarked one of a stored pair.
@@ -149,7 +161,8 @@ def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 0) -> Non
     chosen, contrasts = slice(phantom, phantom + 2), CONTRASTS[::2]
     part = of_policies(run, panel, names, two_a_look(run.cases("test"))[chosen], contrasts)
     part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, ::2])
-    shown = {"phantoms": stored["phantoms"][chosen], "panels": {panel: part}, "sheet": []}
+    you = json.loads(file.read_text(encoding="utf-8")) if (file := run.folder / LEARNER).is_file() else None
+    shown = {"phantoms": stored["phantoms"][chosen], "panels": {panel: part}, "sheet": [], "you": you}
     found = {"seed": run.seed, "says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}
     plots.show(*strip(found, panel))
     inside = page(found).replace("&", "&amp;").replace("'", "&#39;")

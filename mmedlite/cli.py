@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmedlite import doctor
 from mmedlite.profiles import ROOT, InputError, load_profile
@@ -26,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from mmedlite import processes
     from mmedlite.checks import count, expect_all, tally, told
     from mmedlite.demo import PeakMemory, cpu_minutes
+    from mmedlite.dry_run import DryRun, dry_run
     from mmedlite.pipeline import attending_step, evaluation_step, panel_step, triage_step
     from mmedlite.run import Run
     from mmedlite.verify import write_manifest
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         if not processes.is_main():
             return processes.join_trainings()
-        this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         if args.dry_run:
-            return dry_run(this)
+            return dry_run(DryRun(folder, args.profile, args.cases))
+        this = Run(folder, args.profile, args.cases, args.seed, args.replay)
         if this.profile.endpoint and not (args.replay or os.environ.get("OPENAI_API_KEY")):  # told before any training
             print("OPENAI_API_KEY is not set: the run will stop at the first opinion that is not stored.", file=sys.stderr)
         print(f"Run folder: {folder}. If it is stopped in any way, go on with: {again}", file=sys.stderr)
@@ -73,26 +73,6 @@ def run(args: argparse.Namespace) -> int:
     write_manifest(folder, this.facts)
     print(told(done))
     return int(done["failed"] > 0)
-
-
-def dry_run(this: Any) -> int:
-    """Tell what the panels of a run would ask and what it would cost, by the routes that are stored, else by each case's own specialty;
-    nothing is asked, and no model is loaded."""
-    from mmedlite.cases import SPLITS
-    from mmedlite.specialists import by_key, missing, panel_asks, told
-
-    draws = [(s, redraw) for s in SPLITS if this.cases(s) for redraw in (False, True) if s == "train" or not redraw]  # as evaluation_step
-    known = {s: this.known_routes(s) for s, _ in draws}
-    sent = {s: [known[s].get(c.case_id, c.specialty) or "Radiologist" for c in this.cases(s)] for s in known}
-    asks = [a for p in this.profile.panels for s, redraw in draws for a in panel_asks(this.cases(s), sent[s], p, redraw)]
-    every = by_key(asks, this.specialists.form)
-    wanted = list(missing(every, this.store).values())
-    estimate = this.specialists.estimate(wanted)
-    print(f"{len(every):,} different questions, {len(wanted):,} not answered yet; {told(estimate) if estimate else 'asking is free'}")
-    if endpoint := this.profile.endpoint:
-        limits = {n: getattr(endpoint, n) for n in ("max_requests", "max_tokens", "max_dollars")}
-        print(f"budget of one process (0: no limit): {limits}")
-    return 0
 
 
 def plan(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import os
 import textwrap
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import copy_context
 from html import escape
@@ -157,7 +158,7 @@ def steps_of(rows: Rows) -> list[dict[str, Any]]:
 
 
 def recorded(run: RunFolder, name: str, stages: Sequence[str] = ()) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Step log and rollouts of a training of this run ("triage", "diverse", ...), else the reference run's log, whose rollouts are not kept.
+    """Step log and rollouts of a training of this run ("triage", "diverse", ...), else the reference run's, of which some are kept.
 
     Args:
         stages: those of the training, in order; () for one without. Only the reference run's log is sought by them.
@@ -168,7 +169,9 @@ def recorded(run: RunFolder, name: str, stages: Sequence[str] = ()) -> tuple[lis
     folder = run.folder / "rollouts" / name
     if log := steps_of(read_rows(folder / "steps.jsonl")):
         return log, read_rows(folder / "rollouts.jsonl")
-    return [row for part in ([f"{name}/{stage}" for stage in stages] or [name]) for row in run.log(part)], []
+    kept = run.reference / "rollouts" / name / "rollouts.jsonl"
+    log = [row for part in ([f"{name}/{stage}" for stage in stages] or [name]) for row in run.log(part)]
+    return log, read_rows(kept) if run.reference_results() else []
 
 
 def group_at(rollouts: Rows, row: Mapping[str, Any], group: int) -> pd.DataFrame:
@@ -195,9 +198,11 @@ def replay(log: Rows, rollouts: Rows = ()) -> None:
             first = found.iloc[0]
             title = f"Group {group} of this step: case {first['case_id']}, gamma {first['gamma']:g}, beta {first['beta']:g}."
             show_table(found[["text", "format", "accuracy", "advantage", "logp", "logp_reference"]], title, index=False)
+        elif rollouts:
+            show(f"<p>The rollouts of group {group} of step {step} are not kept.</p>", "no rollouts of this group")
 
     dials = {"step": ipywidgets.IntSlider(value=len(log), min=1, max=len(log), continuous_update=False)}
-    if groups := sum(_is_at(log[0], r) and r["sample_index"] == 0 for r in rollouts):
+    if groups := max(Counter((r["stage"], r["step"]) for r in rollouts if r["sample_index"] == 0).values(), default=0):
         dials["group"] = ipywidgets.IntSlider(value=1, min=1, max=groups, continuous_update=False)
     shown(**{name: dial.value for name, dial in dials.items()})
     ipywidgets.interact(lambda **values: shown(**values), **dials)  # of `shown` itself, interact would make a dial of group's default too

@@ -29,6 +29,12 @@ def average(pictures: Sequence[Image.Image]) -> Image.Image:
     return Image.fromarray(np.round(total / len(pictures)).astype(np.uint8))
 
 
+def swapped(groups: Sequence[Any]) -> np.ndarray:
+    """For each case the index of the next one of its group: (n,) int."""
+    order = pd.Series(range(len(groups))).groupby(list(groups))
+    return np.array(order.transform(lambda part: np.roll(part.to_numpy(), -1)))
+
+
 def policies_of(frame: pd.DataFrame) -> list[str]:
     """The policies of the table, "untrained" first, then the stages in the order of training, the ideal reader last."""
     found = [name.removesuffix("_own") for name in systems_of(frame) if name.endswith("_own")]

@@ -261,25 +261,25 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
     starts = dict(boundaries or {})
 
     def paint(fig: Drawing) -> None:
-        panes = fig.subplots(-(-len(shown) // 3), min(3, len(shown)), sharex=True, squeeze=False).ravel()
+        panes = fig.subplots(-(-len(shown) // 4), min(4, len(shown)), sharex=True, squeeze=False).ravel()
         for pane in panes[len(shown) :]:
             pane.set_axis_off()
         for i, (axes, column) in enumerate(zip(panes, shown, strict=False)):
             known = log[["step", column]].dropna()  # some are measured every few steps
-            axes.plot(known["step"], known[column], "-" if len(known) == len(log) else "o", color=f"C{i}", alpha=0.35, lw=1, markersize=3)
+            line = "-" if len(known) == len(log) else "o"
+            axes.plot(known["step"], known[column], line, color="0.75", lw=0.7, markersize=3, antialiased=False)  # few shades: a small file
             axes.plot(known["step"], smooth.loc[known.index, column], LINES[i % 4], color=f"C{i}")
             axes.set(ylabel=column, xlabel="step")
             axes.tick_params(labelbottom=True)  # the pane below may be empty
             for level, (name, step) in enumerate(starts.items()):  # each name on its own line: short stages lie close together
                 axes.axvline(step, color="0.5", linestyle=":", linewidth=1)
-                height = 1.0 + 0.07 * (len(starts) - 1 - level)
-                axes.text(step, height, name, transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
+                axes.text(step, 1.0 + 0.07 * (len(starts) - 1 - level), name, transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
 
     said = "; ".join(f"{c} from {smooth[c].dropna().iloc[0]:.3f} to {smooth[c].dropna().iloc[-1]:.3f}" for c in shown)
     alt = f"Training curves over {int(log['step'].max())} steps (moving average of {window}): {said}."
     if starts:
         alt += " Stages begin at " + ", ".join(f"{name} {step:g}" for name, step in starts.items()) + "."
-    return draw(paint, log[["step", *shown]].iloc[:: max(1, len(log) // 20)], (8.4, 2.5 * -(-len(shown) // 3))), alt
+    return draw(paint, log[["step", *shown]].iloc[:: max(1, len(log) // 20)], (9.2, 2.4 * -(-len(shown) // 4))), alt
 
 
 def contact_sheet(images: Sequence[Any], titles: Sequence[str], columns: int = 7) -> tuple[Drawing, str]:
@@ -297,4 +297,4 @@ def contact_sheet(images: Sequence[Any], titles: Sequence[str], columns: int = 7
             pane.set_title(title, fontsize=8, loc="center")
 
     fig = draw(paint, pd.DataFrame({"picture": list(titles)}), (1.25 * min(columns, len(images)), 1.45 * rows))
-    return fig, f"Contact sheet of {len(images)} pictures: {'; '.join(titles)}."
+    return fig, f"Contact sheet, {len(images)} in all: {'; '.join(titles)}."

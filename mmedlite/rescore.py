@@ -13,6 +13,8 @@ from mmedlite.asks import Ask, Form
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import PANEL, panel_columns
 from mmedlite.opinions import request_key
+from mmedlite.profiles import DEPARTMENTS
+from mmedlite.rewards import reward_parts
 from mmedlite.store import OpinionStore
 
 PICKERS = ("majority_vote", "best_single", "ideal_reader")  # systems that pick an option without writing a text
@@ -118,6 +120,30 @@ def wrong_routes(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str]:
         if part["case_id"].tolist() != known[: rows["case_id"].nunique()]:
             problems.append(f"{where}: the cases of '{system}' are not the test cases with a department, each once and in their order")
     return problems
+
+
+def wrong_rollouts(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str]:
+    """Problems with stored rollouts, whole groups one behind the other: a reward that the text does not earn, an advantage that is not
+    what the rewards of its group give. Where another reward was paid (``random_reward``) the rows cannot tell the advantages."""
+    problems, cases = [], {case.case_id: case for case in table}
+    earn = cache(reward_parts)  # most answers are the same few
+    for number, row in enumerate(rows.to_dict("records"), start=1):
+        at, case = f"{where}, rollout {number} ({row['case_id']})", cases.get(row["case_id"])
+        if case is None:
+            problems.append(f"{at}: no such case in the table")
+            continue
+        triage = row["stage"] == "triage"
+        earned = earn(row["text"], *((DEPARTMENTS, DEPARTMENTS.index(str(case.specialty))) if triage else (case.options, case.answer)))
+        wrong_parts = [part for part in ("format", "accuracy") if row[part] != earned[part]]
+        problems += [f"{at}: {part} is {row[part]}, the text earns {earned[part]}" for part in wrong_parts]
+    if problems or "random_reward" in where:
+        return problems
+    reward, group = rows["format"] + rows["accuracy"], (rows["sample_index"] == 0).cumsum()
+    by_group = reward.groupby(group)
+    again = (reward - by_group.transform("mean")) / (by_group.transform("std") + 1e-4)  # as TRL scales by group
+    wrong = rows.assign(again=again)[(again - rows["advantage"]).abs() > 1e-3]
+    return [f"{where}, rollout {n + 1} ({row.case_id}): advantage is {row.advantage}, by its group {row.again:.4f}" for n, row in
+            zip(wrong.index, wrong.itertuples(), strict=True)]  # fmt: skip
 
 
 def wrong_opinions(opinions: Iterable[Mapping[str, Any]], table: CaseTable, where: str) -> list[str]:

@@ -23,7 +23,7 @@ from mmedlite import evaluation
 from mmedlite.curriculum import BUCKETS, bucket, visits
 from mmedlite.plots import LINES, MARKERS, Drawing, draw, show
 from mmedlite.profiles import InputError, Stage
-from mmedlite.widgets import _explore, advantages, show_table
+from mmedlite.widgets import advantages, explore, show_table
 
 EVIDENCE = 0.674  # mean of the own evidence for the truth, beside noise of sd 1: its sign is right on 75 % of cases
 DOCTOR, BLIND = 0.80, 0.10  # chance that a doctor is right, without and with the mark: 72 % over all
@@ -223,4 +223,4 @@ def order_explorer() -> None:
     factor = ipywidgets.SelectionSlider(options=[0, 1, 10, 100], value=1)
     share = ipywidgets.FloatSlider(value=MARKED, min=0.0, max=0.3, step=0.06, continuous_update=False)
     order = ipywidgets.SelectionSlider(options=list(ORDERS))  # a Dropdown's arrow keys are JupyterLab's own
-    _explore(order_figure, order=order, gamma=factor, marked=share)
+    explore(order_figure, order=order, gamma=factor, marked=share)

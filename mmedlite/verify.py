@@ -1,6 +1,7 @@
 """Do the stored files still say what was measured? Three questions, none of which trusts a number that was written down.
 
-Hashes: is each file of the manifest there, byte for byte? Rows: do they follow from their texts, cases and panels (``rescore``)?
+Hashes: is each file of the manifest there, byte for byte? Rows and rollouts: do they follow from their texts, cases and panels
+(``rescore``)?
 Numbers: do rows, opinions and checks, counted again, give every number of results.json but those in ``TOLD``? What cannot be seen:
 texts that are made up, the scores behind a bias sweep, a check whose status was changed.
 """
@@ -22,7 +23,7 @@ from mmedlite.checks import count, make_band, tally
 from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError, load_profile
 from mmedlite.provenance import code_sha256
-from mmedlite.rescore import Panels, wrong_opinions, wrong_place, wrong_routes, wrong_rows, wrong_sweep
+from mmedlite.rescore import Panels, wrong_opinions, wrong_place, wrong_rollouts, wrong_routes, wrong_rows, wrong_sweep
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
@@ -31,7 +32,7 @@ from mmedlite.world_bands import SOURCE, world_bands
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
-GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html", "chair.html"}
+GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html", "chair.html", "learner.json"}
 
 
 def sha256(file: Path) -> str:
@@ -157,6 +158,12 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
             else:
                 problems += wrong_routes(rows, table, name)
         except Exception as error:  # not Parquet, a column missing, ...: said, and the other files are still read
+            problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
+    for file in tqdm(sorted((run.folder / "rollouts").rglob("rollouts.jsonl")), desc="checking rollouts", delay=3):
+        name = file.relative_to(run.folder).as_posix()
+        try:
+            problems += wrong_rollouts(pd.read_json(file, lines=True), table, name)
+        except Exception as error:
             problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
     return problems
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmedlite.cases import Case
 
 
-def _explore(plain: Callable[..., tuple[Drawing, str]], **dials: Any) -> None:
+def explore(plain: Callable[..., tuple[Drawing, str]], **dials: Any) -> None:
     """Show ``plain`` at the starting values of the dials (ipywidgets), then the dials."""
     import ipywidgets
 
@@ -77,7 +77,7 @@ def advantage_explorer() -> None:
     def plain(right: int, well_formed: int, scale: bool) -> tuple[Drawing, str]:
         return advantage_figure(toy_rewards(right, well_formed), scale)
 
-    _explore(plain, **dials, scale=ipywidgets.Checkbox(value=True))
+    explore(plain, **dials, scale=ipywidgets.Checkbox(value=True))
 
 
 def trust_figure(
@@ -95,7 +95,7 @@ def trust_explorer(swept: Mapping[float, Sequence[float]], curve: np.ndarray, po
 
     biases = sorted(swept)
     dial = ipywidgets.SelectionSlider(options=biases, value=min(biases, key=abs))
-    _explore(lambda bias: trust_figure(bias, swept, curve, points), bias=dial)
+    explore(lambda bias: trust_figure(bias, swept, curve, points), bias=dial)
 
 
 def fade_figure(contrast: float, paint: Callable[[float], Any]) -> tuple[Drawing, str]:
@@ -108,7 +108,7 @@ def fade_explorer(paint: Callable[[float], Any], low: float = 0.0, high: float =
     import ipywidgets
 
     dial = ipywidgets.FloatSlider(value=start, min=low, max=high, step=(high - low) / 20, continuous_update=False)
-    _explore(lambda contrast: fade_figure(contrast, paint), contrast=dial)
+    explore(lambda contrast: fade_figure(contrast, paint), contrast=dial)
 
 
 def bucket_shares(accuracy: float, correlation: float, e: int = 3) -> dict[str, float]:
@@ -143,7 +143,7 @@ def bucket_explorer() -> None:
 
     accuracy = ipywidgets.FloatSlider(value=0.75, min=0.0, max=1.0, step=0.05)
     correlation = ipywidgets.FloatSlider(value=0.2, min=0.0, max=1.0, step=0.05)
-    _explore(bucket_figure, accuracy=accuracy, correlation=correlation, e=ipywidgets.IntSlider(value=3, min=1, max=7))
+    explore(bucket_figure, accuracy=accuracy, correlation=correlation, e=ipywidgets.IntSlider(value=3, min=1, max=7))
 
 
 # What every notebook shows besides its figures
@@ -203,7 +203,7 @@ def reveal(guess: float | None, value: float, what: str) -> None:
     if np.isnan(value):
         show(f"<p>These cases hold nothing to count it by: {html.escape(what)}.</p>", what)
         return
-    show(f"<p>{html.escape(said)} {html.escape(what)}: <b>{value:.3g}</b>.</p>", what)
+    show(f"<p>{html.escape(said)} Counted: <b>{value:.3g}</b> ({html.escape(what)}).</p>", what)
 
 
 def says_did_saw(rows: Sequence[tuple[str, str, str]]) -> None:

@@ -29,11 +29,14 @@ KEYS = {DIAL: ("End", "Home", "ArrowRight"), CHOICE: ("End", "Home", "ArrowDown"
 WIDGETS = {
     "00_start_here": {"widgets.fade_explorer(": {DIAL: 1}},
     "01_specialist_responses": {"inspect_opinions([": {DIAL: 1}},
-    "02_triage_grpo": {"widgets.advantage_explorer(": {DIAL: 2, BOX: 1}, "live.replay(": {DIAL: 1}},
+    "02_triage_grpo": {"widgets.advantage_explorer(": {DIAL: 2, BOX: 1}, "live.replay(": {DIAL: 2}},
     "03_curriculum_buckets": {"widgets.bucket_explorer(": {DIAL: 3}},
-    "04_attending_entropy": {"toy.order_explorer(": {DIAL: 3}, "chair.sit(": {DIAL: 2, BOX: 1, RADIO: 3}},
+    "04_attending_entropy": {
+        "toy.order_explorer(": {DIAL: 3}, "case_browser.browse(": {DIAL: 1}, "token_entropy.entropy_explorer(": {DIAL: 2},
+        "chair.sit(": {DIAL: 2, BOX: 1, RADIO: 3},
+    },
     "05_evaluation": {"widgets.trust_explorer(": {DIAL: 1}},
-}
+}  # fmt: skip
 VALUE = """e => ({checkbox: () => e.checked, radio: () => document.querySelector(`[name=${e.name}]:checked`).value}[e.type]
   ?? (() => e.ariaValueNow ?? e.value))()"""
 PICTURE = """e => [e.textContent, ...[...e.querySelectorAll("img")].map((i) => i.src), ...[...e.querySelectorAll("canvas")]

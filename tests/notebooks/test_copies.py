@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -54,6 +55,26 @@ def test_two_to_four_exercises_marked_for_nbgrader(name: str) -> None:
         assert f'grade("{grade_id.removeprefix("check-")}", ' in cell.source
     for cell in solutions.values():
         assert cell.source.count("### BEGIN SOLUTION") == cell.source.count("### END SOLUTION") == 1
+
+
+def unused(book: NotebookNode) -> list[str]:
+    """Functions of learners that are checked and then used by no cell that tells the story."""
+    left: list[str] = []
+    for cell in (cell for cell in book.cells if cell.cell_type == "code"):
+        if "nbgrader" not in cell.metadata:
+            left = [name for name in left if not re.search(rf"\b{name}\(|\b{name}\)", cell.source)]
+        elif named := re.match(r"(?:.*\n)*(my_\w+) = grade\(", cell.source):
+            left.append(named[1])
+    return left
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_learner_wrote_goes_on(name: str) -> None:
+    book = read(name)
+    assert unused(book) == []
+    graded = [cell for cell in book.cells if cell.metadata.get("nbgrader", {}).get("grade")]
+    book.cells = [cell for cell in book.cells if cell in graded]  # the story left out: each of them must be missed
+    assert len(unused(book)) == len(graded)
 
 
 def test_every_exercise_stands_in_one_notebook() -> None:

@@ -14,6 +14,7 @@ from data_prep import small_base
 from data_prep.__main__ import main as data_prep
 from figures import real_small, real_triage
 from figures._real import READERS
+from mmedlite.profiles import ROOT
 from mmedlite.run import Run
 
 STEPS = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step
@@ -36,17 +37,21 @@ def tables(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return out
 
 
-@pytest.fixture(scope="module")
-def short(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny profile with few steps."""
-    text = (root / "mmedlite" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
+def short_profile() -> str:
+    """The tiny profile with few steps, as a file's text."""
+    text = (ROOT / "mmedlite" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
     text = re.sub(r"(?m)^(\[triage\]\nsteps = )\d+", rf"\g<1>{STEPS['triage']}", text)
     head, recipe, rest = text.partition("[[attending.recipe]]")
     recipe_part, schedule, tail = rest.partition("[[attending.paper_schedule]]")
     for name in ("easy", "medium", "hard"):
         recipe_part = re.sub(rf'(?s)(name = "{name}".*?steps = )\d+', rf"\g<1>{STEPS[name]}", recipe_part, count=1)
+    return head + recipe + recipe_part + schedule + tail
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("profile") / "short.toml"
-    file.write_text(head + recipe + recipe_part + schedule + tail, encoding="utf-8")
+    file.write_text(short_profile(), encoding="utf-8")
     return file
 
 

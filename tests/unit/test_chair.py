@@ -171,7 +171,11 @@ def test_a_run_shows_its_own_policies(run: Run, monkeypatch: pytest.MonkeyPatch,
     (file := tmp_path / "inside.html").write_text(inside, encoding="utf-8")
     moves = """return [document.querySelector("section").hidden, document.getElementById("plane").getAttribute("aria-label")];"""
     hidden, plane = in_browser(file, moves, tmp_path)
-    assert hidden and "hard (all buckets) (0.9" in plane
+    assert hidden and "hard (all buckets) (0.9" in plane and "you" not in plane
+    chair.keep_place(run, (0.75, 0.5))  # from the sheet of notebook 00
+    sit(run, "diverse", {"untrained": UNTRAINED})
+    file.write_text(html.unescape(re.search(r"srcdoc='([^']*)'", shown[-1])[1]), encoding="utf-8")  # type: ignore[index]
+    assert "you (0.75, 0.50)" in in_browser(file, moves, tmp_path)[1]
 
 
 def test_other_cases_have_no_chair(run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,10 +20,10 @@ ORDER = [
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "progress", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
-    *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "side_by_side"),
+    *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "dry_run", "side_by_side"),
     *("model_card", "pipeline", "checks", "world_bands", "probes", "verify_evidence", "verify"),
     *("plots", "paper_audit"),
-    *("claims", "report", "widgets", "live", "toy", "exercises"),
+    *("claims", "report", "widgets", "live", "toy", "case_browser", "token_entropy", "exercises"),
     *("inspector", "chair", "room", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),
 ]
 SOURCES = sorted(path for folder in ("mmedlite", "data_prep", "figures") for path in (ROOT / folder).rglob("*.py"))

@@ -18,6 +18,7 @@ from mmedlite import cli, pipeline, provenance
 from mmedlite import run as run_module
 from mmedlite.asks import Ask
 from mmedlite.cases import CaseTable
+from mmedlite.dry_run import dry_run
 from mmedlite.local_specialists import LocalSpecialists
 from mmedlite.models import Answer
 from mmedlite.opinions import MissingOpinion
@@ -215,7 +216,7 @@ def test_before_its_triage_is_trained_a_policy_of_ones_own_sends_the_cases_itsel
     )
     monkeypatch.setattr(run_module, "load_policy", lambda *_: "untrained")
     monkeypatch.setattr(run.specialists, "estimate", lambda wanted: None)
-    assert cli.dry_run(run) == 0 and sent == []
+    assert dry_run(run) == 0 and sent == []
     assert set(run.routes("test")) == {"Surgeon"} and sent == ["untrained"]
 
 
@@ -278,7 +279,9 @@ def test_a_dry_run_tells_the_budget(run: Run, tmp_path: Path, capsys: pytest.Cap
         text = text.replace(old, new)
     (tmp_path / "hosted.toml").write_text(text)
     words = ["run", "--profile", str(tmp_path / "hosted.toml"), "--cases", str(run.table.path.parent), "--out", str(tmp_path / "dry")]
-    assert cli.main([*words, "--dry-run"]) == 0
+    absent = (tmp_path / "hosted.toml").read_text().replace(f'policy = "{run.profile.policy}"', f'policy = "owner/model@{"0" * 40}"')
+    (tmp_path / "hosted.toml").write_text(absent)  # gigabytes that are not on this machine are not fetched to count questions
+    assert "owner/model" in absent and cli.main([*words, "--dry-run"]) == 0 and not (tmp_path / "dry").exists()
     told = capsys.readouterr().out
     assert "135 different questions, 135 not answered yet; 135 requests, at most" in told and "'max_dollars': 5.0" in told
 
