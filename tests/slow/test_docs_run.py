@@ -41,11 +41,11 @@ RUNS = {  # command as the pages write it -> as it is run here, and a word that 
     "mmedlite run --profile FILE.toml --dry-run": (f"{SMALL} --out {{folder}}/run --dry-run", "not answered yet"),
     "mmedlite run --profile gpu-3b --cases TABLE --dry-run": ("--profile gpu-3b --cases {table} --out {folder}/dry --dry-run", "requests"),
     "mmedlite verify": ("{folder}/run --cases {table}", "0 problems"),
-    "mmedlite doctor": ("", "[ ok ]"),
+    "mmedlite doctor": ("", "[OK] python"),
     "mmedlite plan --minutes 20 --memory 16": ("--profile tiny --minutes 20 --memory 16", "tiny"),
     "mmedlite plan --minutes 20 --memory 8": ("--profile tiny --minutes 20 --memory 8", "tiny"),
-    "mmedlite answers --cases FILE.jsonl": ("--cases tests/fixtures/answer_truth_table.jsonl", "{"),
-    'mmedlite seat "spring 26" 7': ('"spring 26" 7', "make demo"),
+    "mmedlite answers --cases FILE.jsonl": ("--cases {folder}/answers.jsonl", "wrong_letter"),
+    'mmedlite seat "spring 26" 7': ('"spring 26" 7', "World 356424"),
     "mmedlite share runs/world-N": ("{folder}/run --out {folder}/room", "share-"),
     "mmedlite pool FOLDER --watch": ("{folder}/room --watch", "room.html"),
     "mmedlite store {stats,audit,export,import} STORE [FOLDER]": ("stats {folder}/run/opinions", "answers"),
@@ -64,6 +64,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         rows.append({"image": f"{i}.png", "modality": ("X-Ray", "CT", "Dermoscopy")[i % 3], "label": ("mass", "cyst")[i % 2], "licence": "CC0"})
     (pictures / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (short := folder / "short.toml").write_text(short_profile(), encoding="utf-8")
+    graded = {"response": "<answer>mass</answer>", "options": {"A": "cyst", "B": "mass"}, "expected": "B"}
+    (folder / "answers.jsonl").write_text(json.dumps(graded) + "\n", encoding="utf-8")
     for name, make in (("slake", make_slake), ("omnimedvqa", make_omni), ("mmmu", make_mmmu)):
         (source := folder / f"{name}-source").mkdir()
         said(["data_prep", name, "--source", str(make(source)), "--out", str(folder / name)])
