@@ -103,5 +103,6 @@ def entropy_explorer(looked: Mapping[str, Scored]) -> None:
 
     count = len(next(iter(looked.values())).tokens)
     rollout = ipywidgets.IntSlider(value=1, min=1, max=count, continuous_update=False)
-    temperature = ipywidgets.FloatSlider(value=1.0, min=0.25, max=2.0, step=0.25, continuous_update=False)
+    whole = {"description_width": "initial"}  # or the word is cut
+    temperature = ipywidgets.FloatSlider(value=1.0, min=0.25, max=2.0, step=0.25, continuous_update=False, style=whole)
     explore(lambda rollout, temperature: entropy_figure(looked, rollout, temperature), rollout=rollout, temperature=temperature)
