@@ -30,7 +30,7 @@ from mmedlite.pipeline import attending_step, evaluation_step, panel_step, route
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.rewards import format_reward, random_reward
 from mmedlite.run import Run
-from mmedlite.run_folder import OtherRun, RunFolder
+from mmedlite.run_folder import OtherRun, RunFolder, groups_of, read_rows
 from mmedlite.side_by_side import Step, side_by_side
 from mmedlite.store import OpinionStore
 from mmedlite.store_tools import export
@@ -206,7 +206,7 @@ def bands(runs: list[Run]) -> None:
 
 def some_rollouts(rows: pd.DataFrame) -> pd.DataFrame:
     """Of a training's rollouts two groups of every twentieth update of each stage, from its first on, and all of the very last update."""
-    group = (rows["sample_index"] == 0).groupby([rows["stage"], rows["step"]]).cumsum()
+    group = groups_of(rows).groupby([rows["stage"], rows["step"]]).rank("dense")
     last = rows[["stage", "step"]].eq(rows[["stage", "step"]].iloc[-1]).all(axis=1)
     return rows[last | ((rows["step"] % 20 == 0) & (group <= 2))]
 
@@ -214,7 +214,7 @@ def some_rollouts(rows: pd.DataFrame) -> pd.DataFrame:
 def ship_rollouts(file: Path, to: Path) -> None:
     """Write what ``some_rollouts`` keeps of a file of rollouts into a folder."""
     to.mkdir(parents=True)
-    some_rollouts(pd.read_json(file, lines=True)).to_json(to / "rollouts.jsonl", orient="records", lines=True)
+    some_rollouts(pd.DataFrame(read_rows(file))).to_json(to / "rollouts.jsonl", orient="records", lines=True)
 
 
 def ship(run: Run) -> None:

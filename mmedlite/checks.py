@@ -103,12 +103,13 @@ def expect(
         _refuse_controls(band["control"], low, high, band["direction"], n)
     number = math.nan if value is None else float(value)
     status = _status(number, low, high, band["direction"])
+    span = f"[{low:.2f}, {high:.2f}]" if high - low >= 0.01 else f"[{low:.4f}, {high:.4f}]"  # or it would show no width
     line = {
-        "PASS": "within band [{low:.2f}, {high:.2f}]",
-        "WATCH": "better than band [{low:.2f}, {high:.2f}]: {number:.4f}. Next: look for a leak before you believe it",
-        "FAIL": "outside band [{low:.2f}, {high:.2f}]: {number:.4f}. "
+        "PASS": f"within band {span}",
+        "WATCH": f"better than band {span}: {number:.4f}. Next: look for a leak before you believe it",
+        "FAIL": f"outside band {span}: {number:.4f}. "
         "Next: compare seed, config and data hashes with the band's in artifacts/bands.json, then run the cell again",
-    }[status].format(low=low, high=high, number=number)
+    }[status]
     record = {"value": None if math.isnan(number) else number, "band": [low, high], "n": n}
     _report(status, name, line, run, record)
 

@@ -20,7 +20,10 @@ class DryRun(Run):
         self.table = self._read_cases(cases)
         self.store = OpinionStore(Path(folder) / "opinions", shipped=OpinionStore(self.opinions))
         self.specialists = open_specialists(self.profile)
-        RunFolder.__init__(self, folder, {"cases_sha256": self.table.sha256})
+        made_by = {"profile": self.profile.name, "config_sha256": self.profile.sha256(), "cases_sha256": self.table.sha256}
+        RunFolder.__init__(self, folder, made_by)
+        if (self.folder / "run.json").exists():
+            self.claim()  # of another run the routes say nothing
         self._check_cases()
 
 

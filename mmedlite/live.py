@@ -7,9 +7,7 @@ the trainer writes (``steps.jsonl``, one row a step, and ``rollouts.jsonl``), so
 from __future__ import annotations
 
 import contextlib
-import json
 import math
-import os
 import textwrap
 import threading
 import time
@@ -19,17 +17,15 @@ from contextvars import copy_context
 from html import escape
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from mmedlite import health
 from mmedlite.plots import Drawing, draw, png, show
 from mmedlite.profiles import InputError
+from mmedlite.run_folder import RunFolder, groups_of, read_rows
 from mmedlite.widgets import show_table
-
-if TYPE_CHECKING:
-    from mmedlite.run_folder import RunFolder
 
 Rows = Sequence[Mapping[str, Any]]
 FIRST, LEAST, SHARE = 20.0, 3.0, 0.015  # seconds to the first drawing and between two at least; share of the time that all may take
@@ -113,7 +109,7 @@ def view(log: Rows, step: int, rollouts: Rows = ()) -> tuple[Drawing, str]:
                 beside.grid(False)
             for name in drawn:
                 colour, line, marker = LOOKS[name]
-                axes.plot(seen.index, seen[name], "-", color=colour, alpha=0.35, lw=0.6, antialiased=False)  # few shades: a small file
+                axes.plot(seen.index, seen[name], "-", color="0.75", lw=0.6, antialiased=False)  # few shades: a small file
                 axes.plot(seen.index, smooth[name], line, color=colour, label=name, lw=1.4)
                 axes.plot(step, seen[name].iloc[-1], marker, color=colour, markersize=5, clip_on=False)
             if len(drawn) > 1:
@@ -129,20 +125,6 @@ def view(log: Rows, step: int, rollouts: Rows = ()) -> tuple[Drawing, str]:
         fig.text(0.01, 0.01, "\n".join(wrapped), fontsize=7.5, va="bottom", parse_math=False)
 
     return draw(paint, seen.iloc[:: -max(1, step // 8)][::-1], (8.0, height)), " ".join(lines)
-
-
-def read_rows(file: Path, last: int = 0) -> list[dict[str, Any]]:
-    """Rows of a JSON lines file, or those in its ``last`` bytes; a line that was cut off is left out, a file that is not there is empty."""
-    if not file.exists():
-        return []
-    with file.open("rb") as content:
-        content.seek(-min(last, file.stat().st_size), os.SEEK_END if last else os.SEEK_SET)
-        lines = content.read().splitlines()
-    found = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
 
 
 def steps_of(rows: Rows) -> list[dict[str, Any]]:
@@ -179,8 +161,7 @@ def group_at(rollouts: Rows, row: Mapping[str, Any], group: int) -> pd.DataFrame
     frame = pd.DataFrame([r for r in rollouts if _is_at(row, r)])
     if frame.empty:
         return frame
-    number = (frame["sample_index"] == 0).cumsum()  # not by case: a small table shows a case twice in one step
-    return frame[number == group]
+    return frame[groups_of(frame) == group]
 
 
 def replay(log: Rows, rollouts: Rows = ()) -> None:

@@ -137,7 +137,7 @@ def effective_doctors(panels: Mapping[str, float], dialled: Sequence[float], imp
         for x, mark in ((np.linspace(0, 1, 101), "--"), (dialled, "o")):
             axes.plot(x, [worth(r) for r in x], mark, color="0.35", markerfacecolor="none")
         ends = [min(implied.values()), max(implied.values())]
-        axes.plot(ends, [most := worth(ends[0]), least := worth(ends[1])], color="C2", lw=7, alpha=0.5)
+        axes.plot(ends, [most := worth(ends[0]), least := worth(ends[1])], color="C2", lw=7)
         note, line = f"implied by {', '.join(implied)}:\n{least:.2f} to {most:.2f}", {"arrowstyle": "-", "color": "0.5"}
         axes.annotate(note, (ends[0], most), (0.55, 1.75), arrowprops=line)
         for i, (name, r) in enumerate(panels.items()):

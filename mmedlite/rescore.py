@@ -15,6 +15,7 @@ from mmedlite.evaluation import PANEL, panel_columns
 from mmedlite.opinions import request_key
 from mmedlite.profiles import DEPARTMENTS
 from mmedlite.rewards import reward_parts
+from mmedlite.run_folder import groups_of
 from mmedlite.store import OpinionStore
 
 PICKERS = ("majority_vote", "best_single", "ideal_reader")  # systems that pick an option without writing a text
@@ -138,10 +139,10 @@ def wrong_rollouts(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str
         problems += [f"{at}: {part} is {row[part]}, the text earns {earned[part]}" for part in wrong_parts]
     if problems or "random_reward" in where:
         return problems
-    reward, group = rows["format"] + rows["accuracy"], (rows["sample_index"] == 0).cumsum()
-    by_group = reward.groupby(group)
+    reward = rows["format"] + rows["accuracy"]
+    by_group = reward.groupby(groups_of(rows))
     again = (reward - by_group.transform("mean")) / (by_group.transform("std") + 1e-4)  # as TRL scales by group
-    wrong = rows.assign(again=again)[(again - rows["advantage"]).abs() > 1e-3]
+    wrong = rows.assign(again=again)[~((again - rows["advantage"]).abs() <= 1e-3)]  # nan is wrong too
     return [f"{where}, rollout {n + 1} ({row.case_id}): advantage is {row.advantage}, by its group {row.again:.4f}" for n, row in
             zip(wrong.index, wrong.itertuples(), strict=True)]  # fmt: skip
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,25 @@ import pandas as pd
 
 from mmedlite.profiles import ROOT, InputError
 from mmedlite.provenance import no_nan
+
+
+def read_rows(file: Path, last: int = 0) -> list[dict[str, Any]]:
+    """Rows of a JSON lines file, or those in its ``last`` bytes; a line that was cut off is left out, a file that is not there is empty."""
+    if not file.exists():
+        return []
+    with file.open("rb") as content:
+        content.seek(-min(last, file.stat().st_size), os.SEEK_END if last else os.SEEK_SET)
+        lines = content.read().splitlines()
+    found = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def groups_of(rollouts: pd.DataFrame) -> pd.Series:
+    """The group of each rollout, counted from 1 in the order stored. Not by case: a small table shows a case twice in one step."""
+    return (rollouts["sample_index"] == 0).cumsum()
 
 
 class OtherRun(InputError):

@@ -5,7 +5,7 @@ The entropy bonus of Eq. 3.1 is paid for the mean of what is drawn here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +19,11 @@ from mmedlite.models import Processor
 from mmedlite.plots import HATCHES, Drawing, draw
 from mmedlite.prompts import message
 from mmedlite.run import Run
+from mmedlite.run_folder import groups_of
 from mmedlite.widgets import explore
 
 SHOWN = 40  # tokens that a figure has room for
+ROOM = 2**28  # log-probabilities kept of a policy: 1 GiB
 
 
 class Scored(NamedTuple):
@@ -38,13 +40,18 @@ class Scored(NamedTuple):
 
 
 @torch.no_grad()
-def score(model: Any, processor: Processor, picture: Image.Image, prompt: str, texts: Sequence[str]) -> Scored:
-    """Run a policy over answers to one prompt and keep the whole distribution at each of their tokens."""
+def score(model: Any, processor: Processor, picture: Image.Image, prompt: str, texts: Sequence[str], lengths: Sequence[int]) -> Scored:
+    """Run a policy over answers to one prompt and keep the whole distribution at each of their tokens.
+
+    Args:
+        texts: B answers. lengths: tokens of each as it was sampled, the end token with them; one that was cut off has none.
+    """
     asking = processor.apply_chat_template(message(prompt), add_generation_prompt=True, tokenize=False)
     batch = processor(text=[asking] * len(texts), images=[picture] * len(texts), return_tensors="pt")
     tokenizer = processor.tokenizer
-    tails = tokenizer([text + tokenizer.eos_token for text in texts], return_tensors="pt", padding=True, padding_side="right",
-                      add_special_tokens=False)  # fmt: skip
+    ended = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) < n for text, n in zip(texts, lengths, strict=True)]
+    whole = [text + tokenizer.eos_token * end for text, end in zip(texts, ended, strict=True)]
+    tails = tokenizer(whole, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
     keep = tails["input_ids"].shape[1]  # T
     both = {name: torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask")}
     kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}
@@ -55,18 +62,51 @@ def score(model: Any, processor: Processor, picture: Image.Image, prompt: str, t
     return Scored(tokens, mask.numpy(), log_probs.gather(2, ids[..., None])[..., 0].numpy(), log_probs.numpy())
 
 
-def last_group(rollouts: Sequence[Mapping[str, Any]], generations: int) -> pd.DataFrame:
-    """Of the last update of a training, the first group in which some answers earned more than others, else its first one."""
-    rows = pd.DataFrame([row for row in rollouts if (row["stage"], row["step"]) == (rollouts[-1]["stage"], rollouts[-1]["step"])])
-    groups = [rows[i : i + generations] for i in range(0, len(rows), generations)]
-    return next((group for group in groups if group["advantage"].abs().max() > 0), groups[0])
+def last_group(rollouts: Sequence[Mapping[str, Any]], vocabulary: int) -> pd.DataFrame:
+    """Of the last update of a training, the first group in which some answers earned more than others, else its first one; of a large
+    vocabulary as many of its answers as ``ROOM`` allows.
+
+    Args:
+        rollouts: rows of rollouts.jsonl, at least one. vocabulary: its size.
+    """
+    last = (rollouts[-1]["stage"], rollouts[-1]["step"])
+    rows = pd.DataFrame([row for row in rollouts if (row["stage"], row["step"]) == last])
+    groups = [group for _, group in rows.groupby(groups_of(rows))]
+    chosen = next((group for group in groups if group["advantage"].abs().max() > 0), groups[0])
+    return chosen.head(max(1, ROOM // (vocabulary * int(chosen["tokens"].max()))))
 
 
 def look(run: Run, panel: str, group: pd.DataFrame, policies: Mapping[str, str | None]) -> dict[str, Scored]:
     """A group of rollouts under several policies; policies: title -> adapter of the run, None for the untrained one."""
     seen = asked(run, panel)[group["case_id"].iloc[0]]
-    prompt, picture = prompt_of(seen.case, seen.department, seen.panel.tolist()), run.table.open_image(seen.case)
-    return {title: score(run.policy(name), run.processor, picture, prompt, [*group["text"]]) for title, name in policies.items()}
+    given = run.table.open_image(seen.case), prompt_of(seen.case, seen.department, seen.panel.tolist()), [*group["text"]], [*group["tokens"]]
+    return {title: score(run.policy(name), run.processor, *given) for title, name in policies.items()}
+
+
+def apart(group: pd.DataFrame, scored: Scored) -> float:
+    """How far the log-probabilities (nats a token, mean) are from those stored with the rollouts, at most; nan where no text gives the
+    tokens that were sampled, as may be after decoding."""
+    same = np.array([len(tokens) == n for tokens, n in zip(scored.tokens, group["tokens"], strict=True)])
+    far = np.abs(scored.means(scored.sampled) - group["logp"].to_numpy())
+    return float(far[same].max(initial=0)) if same.any() else float("nan")
+
+
+def terms(
+    group: pd.DataFrame, before: Scored, after: Scored, entropy: Callable[..., Any], kl: Callable[..., Any], objective: Callable[..., Any]
+) -> pd.DataFrame:
+    """The terms of the objective (paper Eq. 2.1 and 3.1) on one group, by a learner's functions, in four places.
+
+    Args:
+        before, after: the reference and the policy. entropy, kl, objective: as the exercises of notebook 04 ask for them.
+    """
+    h, k = after.means(entropies(after.log_probs)), after.means(kl(after.sampled, before.sampled))  # (B,) each
+    gamma, beta = group[["gamma", "beta"]].iloc[0]
+    found = {
+        "entropy of the reference": entropy(before.log_probs, before.mask), "entropy of the policy": entropy(after.log_probs, after.mask),
+        "KL from the reference": k.mean(), "gain at ratio 1": group["advantage"].mean(), "gamma x entropy": gamma * h.mean(),
+        "beta x KL": beta * k.mean(), "objective": objective(np.ones(len(h)), group["advantage"].to_numpy(), h, k, gamma, beta),
+    }  # fmt: skip
+    return pd.Series(found, name="nats").map("{:.5f}".format).to_frame()
 
 
 def entropies(log_probs: np.ndarray, temperature: float = 1.0) -> np.ndarray:

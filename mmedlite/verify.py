@@ -24,7 +24,7 @@ from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError, load_profile
 from mmedlite.provenance import code_sha256
 from mmedlite.rescore import Panels, wrong_opinions, wrong_place, wrong_rollouts, wrong_routes, wrong_rows, wrong_sweep
-from mmedlite.run_folder import RunFolder
+from mmedlite.run_folder import RunFolder, read_rows
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
@@ -162,7 +162,7 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
     for file in tqdm(sorted((run.folder / "rollouts").rglob("rollouts.jsonl")), desc="checking rollouts", delay=3):
         name = file.relative_to(run.folder).as_posix()
         try:
-            problems += wrong_rollouts(pd.read_json(file, lines=True), table, name)
+            problems += wrong_rollouts(pd.DataFrame(read_rows(file)), table, name)
         except Exception as error:
             problems.append(f"{name}: cannot be checked ({type(error).__name__}: {error})")
     return problems

@@ -282,7 +282,7 @@ def bands_figure(bands: Mapping[str, Mapping[str, Any]], mine: Mapping[str, floa
             own = [mine[name]] if name in mine else []
             shown = [band["low"], band["high"], *own, *band["seeds"].values()]
             room = 0.15 * (max(shown) - min(shown))
-            axes.axvspan(band["low"], band["high"], color="C5", alpha=0.35, linewidth=0, label="band")
+            axes.axvspan(band["low"], band["high"], facecolor=("C5", 0.35), edgecolor="C5", label="band")
             axes.plot([*band["seeds"].values()], [0.35] * len(band["seeds"]), "|", color="C0", markersize=12, label="seeds")
             axes.plot(own, [0.7] * len(own), "D", color="black", markersize=5, label="this run" if own else None)
             axes.set(xlim=(min(shown) - room, max(shown) + room), ylim=(0, 1), yticks=[])

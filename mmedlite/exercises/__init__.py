@@ -37,4 +37,4 @@ def grade(name: str, learned: Callable[..., Any]) -> Callable[..., Any]:
         check(f"exercise_{name}", fault is None, fault or "")
     if fault and os.environ.get("NBGRADER_EXECUTION"):
         raise AssertionError(f"{name}: {fault}")
-    return task.reference if fault else learned
+    return task.reference if fault else task.goes_on(learned)

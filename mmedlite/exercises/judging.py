@@ -70,7 +70,10 @@ def _pairs() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     changes = ({"model": "reader-2"}, {"picture": "cd34"}, {"question": "Is there a cyst?"}, {"options": ["no", "yes"]},
                {"temperature": 0.7}, {"sample_index": 1}, {"picture": "ab12I", "question": "s there a mass?"})  # fmt: skip
     same = [request, {**request, "time": 9.5}, dict(reversed(request.items()))]
-    return [(request, other) for other in (*same, *({**request, **change} for change in changes))]
+    stored = {"model": "Surgeon-0", "messages": [{"role": "user", "content": "Is there a mass?"}], "sampling": {"seed": 3}, "sample_index": 0,
+              "time": 2}  # as the store's own, which have other fields
+    others = ({**stored, "time": 3}, {**stored, "sampling": {"seed": 4}}, {**stored, "sample_index": 1})
+    return [*((request, other) for other in (*same, *({**request, **change} for change in changes))), *((stored, other) for other in others)]
 
 
 def _shares(accuracy: float, correlation: float) -> tuple[float, ...]:
@@ -141,7 +144,7 @@ EXERCISES = {
             lambda r: "one key", lambda r: _hashed(r, "time", "temperature"), lambda r: _hashed(r, "time", "model"),
             lambda r: _hashed({**r, "options": sorted(r["options"])}, "time"),
         ],
-        ask=lambda learned, one, other: "the same key" if learned(one) == learned(other) else "two keys",
+        ask=lambda learned, one, other: "the same key" if len({learned(one), learned(other)}) == 1 else "two keys",
     ),
     "bucket": Exercise(
         "core", 6, bucket, [(PANEL, TRUTH), (PANEL[:3], TRUTH[:3]), (PANEL[3:5], TRUTH[3:5])],

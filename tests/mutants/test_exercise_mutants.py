@@ -48,7 +48,8 @@ def test_right_function_goes_on(run: Path, capsys: pytest.CaptureFixture[str]) -
     def mine(rewards: np.ndarray) -> np.ndarray:
         return np.stack([(r - r.mean()) / (r.std(ddof=1) + 1e-8) for r in rewards])  # another small number is no mistake
 
-    assert grade("advantage", mine) is mine
+    goes_on = grade("advantage", mine)
+    assert goes_on.__wrapped__ is mine  # type: ignore[attr-defined]
     assert capsys.readouterr().out == (
         "core, about 8 minutes; the check knows 6 mistakes by name and refuses 10 wrong functions\nPASS exercise_advantage holds\n"
     )
@@ -110,3 +111,23 @@ def test_agreement() -> None:
     assert (
         not agree([0.1], [[0.1]]) and not agree(0.1, 0.2) and not agree(["b"], ["a"]) and not agree(None, 0.1) and not agree(["a"], ["a", "b"])
     )
+
+
+def test_what_goes_on_gives_arrays_and_changes_nothing(run: Path) -> None:
+    """Lists pass the check; the notebook behind it takes arrays."""
+
+    def mine(rewards: np.ndarray) -> Any:
+        wanted = EXERCISES["advantage"].reference(rewards).tolist()
+        rewards[:] = 0
+        return wanted
+
+    rewards = np.array([[1.0, 0.0, 0.5, 0.5]])
+    found = grade("advantage", mine)(rewards)
+    assert isinstance(found, np.ndarray) and found.shape == (1, 4) and rewards.sum() == 2
+    assert grade("vote", EXERCISES["vote"].reference)([2, 0, 0]) == 0
+
+
+def test_a_key_must_be_one_that_a_store_can_use() -> None:
+    fault = EXERCISES["key"].fault(lambda request: sorted((k, str(v)) for k, v in request.items() if k != "time"))
+    assert fault and fault.startswith("your function raised TypeError: unhashable type: 'list'")
+    assert "KeyError" in str(EXERCISES["key"].fault(lambda request: (request["picture"], request["sample_index"], request["options"][0])))

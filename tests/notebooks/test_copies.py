@@ -62,7 +62,7 @@ def unused(book: NotebookNode) -> list[str]:
     left: list[str] = []
     for cell in (cell for cell in book.cells if cell.cell_type == "code"):
         if "nbgrader" not in cell.metadata:
-            left = [name for name in left if not re.search(rf"\b{name}\(|\b{name}\)", cell.source)]
+            left = [name for name in left if not re.search(rf"\b{name}\b", cell.source)]
         elif named := re.match(r"(?:.*\n)*(my_\w+) = grade\(", cell.source):
             left.append(named[1])
     return left

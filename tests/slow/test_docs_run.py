@@ -1,6 +1,7 @@
-"""Every command that a page names is run as it stands, its placeholders filled; where it would train or fetch for long, on something small.
+"""Every command that a page names is run, with options of ``RUNS`` for its placeholders and for what would train or fetch for long.
 
-What another suite runs is named there with the suite. ``tests/unit/test_docs.py`` says which commands the pages name.
+What another suite runs is named in ``ELSEWHERE`` with the suite; of the two measurements on real pictures it runs the function, since the
+command would write over the stored numbers. ``tests/unit/test_docs.py`` says which commands the pages name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The cells that train, stopped with the notebook's stop button and run again: they go on from the last checkpoint, to the same weights."""
+"""The two long trainings, stopped with the notebook's stop button and run again: they go on from the last checkpoint, to the same weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tests.browser.excerpt import excerpt
 from tests.slow.test_real_images import short_profile
 
 STEPS = 16  # of the stage that is stopped; a checkpoint is written every ten
-TRAININGS = {  # notebook -> call of the cell that trains, folder of the training that is watched, its adapter
-    "02_triage_grpo": ("triage_step(run)", "triage", "triage"),
-    "04_attending_entropy": ("attending_step(run)", "diverse", "diverse/hard"),
+TRAININGS = {  # notebook -> call of the cell that trains, folder of the training that is watched, adapters
+    "02_triage_grpo": ("triage_step(run)", "triage", ("triage",)),
+    "04_attending_entropy": ("attending_step(run)", "diverse", ("diverse/hard", "paper_like/hard")),
 }
 
 
@@ -49,7 +49,7 @@ def rows(file: Path) -> list[dict[str, object]]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_stopped_cell_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call, training, adapter = TRAININGS[name]
+    call, training, adapters = TRAININGS[name]
     text = re.sub(r"(?m)^(\[triage\]\nsteps = )\d+", rf"\g<1>{STEPS}", short_profile())
     head, hard, tail = text.partition('name = "hard"')
     (profile := tmp_path / "short.toml").write_text(head + hard + re.sub(r"steps = \d+", f"steps = {STEPS}", tail, count=1), encoding="utf-8")
@@ -76,5 +76,5 @@ def test_a_stopped_cell_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.M
         after = rows(steps)
         if stopped:
             assert after[: len(before)] == before and 0 < len(after) - len(before) < STEPS  # it did not begin anew
-        ends.append((run / "adapters" / adapter / "adapter_model.safetensors").read_bytes())
+        ends.append([(run / "adapters" / adapter / "adapter_model.safetensors").read_bytes() for adapter in adapters])
     assert ends[0] == ends[1]

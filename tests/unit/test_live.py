@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from mmedlite import grpo, live, plots
 from mmedlite.demo import PatientKernelManager
 from mmedlite.profiles import ROOT, InputError
-from mmedlite.run_folder import RunFolder
+from mmedlite.run_folder import RunFolder, read_rows
 from tests.small import SETTINGS, chance, policy, processor, rows
 
 GAMMA = {"easy": 1e-4, "hard": 3e-2}
@@ -220,13 +220,13 @@ def test_a_stage_that_begins_again_drops_what_stood_behind_it() -> None:
 
 def test_a_line_cut_off_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "steps.jsonl"
-    assert live.read_rows(file) == []
+    assert read_rows(file) == []
     file.write_text("".join(json.dumps(r) + "\n" for r in LOG) + '{"stage": "ha')
-    assert live.read_rows(file) == LOG
-    assert live.read_rows(file, 700)[-1] == LOG[-1] and 0 < len(live.read_rows(file, 700)) < len(LOG)
-    assert live.read_rows(file, 10**6) == LOG
+    assert read_rows(file) == LOG
+    assert read_rows(file, 700)[-1] == LOG[-1] and 0 < len(read_rows(file, 700)) < len(LOG)
+    assert read_rows(file, 10**6) == LOG
     file.write_text("")
-    assert live.read_rows(file, 10) == []
+    assert read_rows(file, 10) == []
 
 
 def test_nothing_recorded(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ CELL = """
 import json, time
 from pathlib import Path
 from mmedlite import live
-from mmedlite.run_folder import RunFolder
+from mmedlite.run_folder import RunFolder, read_rows
 
 live.FIRST, live.LEAST, live.SHARE = 0.1, 0.1, 1.0
 with live.watch(RunFolder(Path("."), {}), "diverse"):

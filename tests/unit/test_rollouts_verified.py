@@ -50,6 +50,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "accuracy is": lambda row: row.update(accuracy=1 - row["accuracy"]),
     "format is 0.0, the text earns 0.5": lambda row: row.update(format=0.0),
     "advantage is": lambda row: row.update(advantage=row["advantage"] + 0.01),
+    "advantage is nan": lambda row: row.update(advantage=None),
     "no such case": lambda row: row.update(case_id="elsewhere"),
     "the text earns": another_text,
 }
@@ -63,6 +64,20 @@ def test_a_change_is_found(clinic: CaseTable, tmp_path: Path, said: str, name: s
     CHANGES[said](rows[at])
     found = problems(tmp_path, rows, clinic, name)
     assert f"rollouts/{name}/rollouts.jsonl, rollout {at + 1} (" in found[0] and said in found[0]
+
+
+def test_groups_of_one_have_no_advantage(clinic: CaseTable, tmp_path: Path) -> None:
+    rows = [row | {"sample_index": 0, "advantage": 99} for row in stored("diverse")]
+    assert len(problems(tmp_path, rows, clinic)) == len(rows)
+
+
+def test_a_line_cut_off_by_a_stop_is_no_problem(clinic: CaseTable, tmp_path: Path) -> None:
+    rows = stored("diverse")
+    problems(tmp_path, rows, clinic)
+    file = tmp_path / "rollouts" / "diverse" / "rollouts.jsonl"
+    with file.open("a", encoding="utf-8") as end:
+        end.write('{"stage": "hard", "st')
+    assert v.wrong_files(RunFolder(tmp_path, {"cases_sha256": clinic.sha256}), clinic, lambda: pytest.fail("no rows here")) == []
 
 
 def test_of_another_reward_the_advantages_are_not_judged(clinic: CaseTable, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from trl.trainer.utils import entropy_from_logits
 
 from mmedlite import live, plots, token_entropy, widgets
+from mmedlite.exercises import EXERCISES
 from mmedlite.profiles import ROOT
 from mmedlite.run import Run
 from mmedlite.token_entropy import Scored, entropies, entropy_explorer, entropy_figure, last_group
@@ -28,7 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def group(run: Run) -> pd.DataFrame:
-    return last_group(live.recorded(run, "diverse", STAGES)[1], run.profile.grpo.generations)
+    return last_group(live.recorded(run, "diverse", STAGES)[1], 523)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_scored_again_the_group_is_the_trainers(looked: dict[str, Scored], group
 
 MUTANTS = {
     "the token after": ("-keep - 1 : -1", "-keep:"),
-    "without the end token": ("text + tokenizer.eos_token", "text"),
+    "without the end token": ("tokenizer.eos_token * end", "''"),
     "another prompt": ("seen.panel.tolist()", "None"),
     "padding counted": ("* self.mask).sum(1) / self.mask.sum(1)", ").mean(1)"),
 }
@@ -84,13 +85,35 @@ def test_entropy_is_that_of_the_trainers_function(temperature: float) -> None:
 
 
 def rollout(step: int, sample: int, advantage: float) -> dict[str, Any]:
-    return {"stage": "hard", "step": step, "sample_index": sample, "advantage": advantage}
+    return {"stage": "hard", "step": step, "sample_index": sample, "advantage": advantage, "tokens": 10}
 
 
 def test_the_last_group_with_a_lesson() -> None:
     rows = [rollout(s, i, a) for s, gains in ((0, (1, 0)), (1, (0, 2)), (1, (0, 3))) for a in gains for i in (0, 1)]
-    assert last_group(rows, 2)["advantage"].tolist() == [2, 2]  # of step 1 the second; of step 0 none
-    assert last_group([rollout(3, i, 0) for i in (0, 1, 0, 1)], 2)["sample_index"].tolist() == [0, 1]
+    assert last_group(rows, 100)["advantage"].tolist() == [2, 2]  # of step 1 the second; of step 0 none
+    assert last_group([rollout(3, i, 0) for i in (0, 1, 2, 0, 1, 2)], 100)["sample_index"].tolist() == [0, 1, 2]
+    assert len(last_group(rows, token_entropy.ROOM // 15)) == 1  # more than that would not fit into memory
+
+
+def test_an_answer_that_was_cut_off_has_no_end_token(run: Run, group: pd.DataFrame) -> None:
+    cut = group.assign(text=group["text"].str.removesuffix("</answer>"), tokens=group["tokens"] - 2)
+    assert {tokens[-1] for tokens in token_entropy.look(run, "diverse", cut, ENDS)["after"].tokens} <= {"yes", "no", "nodule", "mass", "cyst"}
+
+
+def test_only_answers_whose_text_gives_their_tokens_are_compared(looked: dict[str, Scored], group: pd.DataFrame) -> None:
+    assert token_entropy.apart(group, looked["after"]) < 0.01 < token_entropy.apart(group, looked["before"])
+    odd = group.assign(tokens=group["tokens"] + (np.arange(8) < 7), logp=group["logp"] + (np.arange(8) < 7))
+    assert token_entropy.apart(odd, looked["after"]) < 0.01
+    assert np.isnan(token_entropy.apart(group.assign(tokens=1), looked["after"]))
+
+
+def test_the_terms_make_the_objective(looked: dict[str, Scored], group: pd.DataFrame) -> None:
+    functions = (EXERCISES[name].reference for name in ("entropy", "kl", "objective"))
+    found = token_entropy.terms(group, *looked.values(), *functions)["nats"].astype(float)
+    parts = found["gain at ratio 1"] + found["gamma x entropy"] - found["beta x KL"]
+    assert found["objective"] == pytest.approx(parts, abs=2e-5) and abs(found["gain at ratio 1"]) < 1e-4
+    assert found["gamma x entropy"] == pytest.approx(group["gamma"].iloc[0] * found["entropy of the policy"], abs=1e-5)
+    assert found["KL from the reference"] > 0 < found["beta x KL"]
 
 
 def test_bars_are_the_entropies(looked: dict[str, Scored]) -> None:
