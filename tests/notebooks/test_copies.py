@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -125,3 +127,17 @@ def test_nbgrader_grades(solution: str, points: int, tmp_path: Path, monkeypatch
     graded, _ = Execute(kernel_name="python3").preprocess(mini(solution), {"metadata": {"path": str(tmp_path)}})
     grades = {cell.metadata.nbgrader.grade_id: determine_grade(cell) for cell in graded.cells if cell.metadata.get("nbgrader", {}).get("grade")}
     assert grades == {"check-format_reward": (0, 1), "check-advantage": (points, 2)}
+
+
+def test_nbgrader_takes_the_seven_as_a_source(tmp_path: Path) -> None:
+    (course := tmp_path / "source" / "kit").mkdir(parents=True)
+    for name in NOTEBOOKS:
+        (course / f"{name}.ipynb").write_bytes((FOLDER / f"{name}.ipynb").read_bytes())
+    (tmp_path / "nbgrader_config.py").write_text('c = get_config()\nc.CourseDirectory.course_id = "kit"\n', encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", "kit"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in NOTEBOOKS:
+        released = nbformat.read(tmp_path / "release" / "kit" / f"{name}.ipynb", as_version=4)
+        stubs = [cell.source for cell in marked(released, "solution").values()]
+        assert stubs == [cell.source for cell in marked(read(name, "student"), "solution").values()]
+        assert stubs and all("raise NotImplementedError" in stub for stub in stubs)
