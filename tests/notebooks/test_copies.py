@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -134,7 +135,9 @@ def test_nbgrader_takes_the_seven_as_a_source(tmp_path: Path) -> None:
     for name in NOTEBOOKS:
         (course / f"{name}.ipynb").write_bytes((FOLDER / f"{name}.ipynb").read_bytes())
     (tmp_path / "nbgrader_config.py").write_text('c = get_config()\nc.CourseDirectory.course_id = "kit"\n', encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "nbgrader", "generate_assignment", "kit"], cwd=tmp_path, capture_output=True, text=True)
+    active = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}  # it calls alembic by name
+    command = [sys.executable, "-m", "nbgrader", "generate_assignment", "kit"]
+    done = subprocess.run(command, cwd=tmp_path, env=active, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     for name in NOTEBOOKS:
         released = nbformat.read(tmp_path / "release" / "kit" / f"{name}.ipynb", as_version=4)
