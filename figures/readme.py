@@ -12,9 +12,11 @@ import nbformat
 from figures import _evidence_page, _real
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
+from mmedlite.claims import of_worlds
 from mmedlite.copies import exercise_of
 from mmedlite.demo import NOTEBOOKS
 from mmedlite.evaluation import signed, with_interval
+from mmedlite.evidence import count
 from mmedlite.exercises import EXERCISES
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.profiles import ROOT, load_profile
@@ -221,6 +223,18 @@ def notebooks() -> list[str]:
     return lines
 
 
+def claims_over_worlds() -> list[str]:
+    """The primary contrasts of the analysis plan, a row a claim."""
+    if not (found := count()):
+        return []
+    lines = [
+        f"\nThe printed recipe with one thing changed, in {len(found['worlds'])} of {found['planned']} unseen worlds (simulated; other cases, "
+        "opinions and trainings each), by a [plan](figures/analysis_plan.md) written before the first run:\n",
+        "| claim | seen? | difference in accuracy over the worlds |", "|---|---|---|",
+    ]  # fmt: skip
+    return lines + [f"| {claim.claim} | {claim.verdict} | {claim.evidence} |" for claim in of_worlds(found)]
+
+
 def block() -> str:
     """README's block: the notebooks, and the main numbers with their bands."""
     results, bands = (json.loads(file.read_text(encoding="utf-8")) for file in (RunFolder.reference / "results.json", BANDS))
@@ -234,7 +248,7 @@ def block() -> str:
         f"| band of the first row, from {len(bands[f'attending_{panels[0]}_trained']['seeds'])} training seeds | " + " | ".join(held) + " |\n"
     )
     gain = json.loads(MARKER.read_text(encoding="utf-8"))["gain"]
-    lines.append(f"{gain_text(gain)} Everything else, with its limits: [`docs/measured.md`](docs/measured.md).")
+    lines += [gain_text(gain), *claims_over_worlds(), "\nEverything else, with its limits: [`docs/measured.md`](docs/measured.md)."]
     return "\n".join(lines) + "\n"
 
 
