@@ -94,7 +94,7 @@ def apart(group: pd.DataFrame, scored: Scored) -> float:
 def terms(
     group: pd.DataFrame, before: Scored, after: Scored, entropy: Callable[..., Any], kl: Callable[..., Any], objective: Callable[..., Any]
 ) -> pd.DataFrame:
-    """The terms of the objective (paper Eq. 2.1 and 3.1) on one group, by a learner's functions, in four places.
+    """The terms of the objective (paper Eq. 2.1 and 3.1) on one group, by a learner's functions, in five places.
 
     Args:
         before, after: the reference and the policy. entropy, kl, objective: as the exercises of notebook 04 ask for them.

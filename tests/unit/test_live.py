@@ -350,7 +350,7 @@ CELL = """
 import json, time
 from pathlib import Path
 from mmedlite import live
-from mmedlite.run_folder import RunFolder, read_rows
+from mmedlite.run_folder import RunFolder
 
 live.FIRST, live.LEAST, live.SHARE = 0.1, 0.1, 1.0
 with live.watch(RunFolder(Path("."), {}), "diverse"):
