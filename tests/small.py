@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from data_prep.drawing import draw
-from data_prep.phantoms import DIALS, build, sample
+from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, build, sample
 from data_prep.tiny_examples import as_case
 from data_prep.tiny_model import build_model, build_processor, save
-from mmedlite.cases import CaseTable, read_table
+from mmedlite.cases import Case, CaseTable, image_sha256, read_table
 from mmedlite.grpo import picture_rows
 from mmedlite.models import ImageProcessorOnly, new_adapter, share_work
 from mmedlite.profiles import Grpo, Lora
@@ -39,6 +39,20 @@ def processor() -> ImageProcessorOnly:
 def pictures(n: int) -> list[Image.Image]:
     """The first n phantoms."""
     return [draw(sample(seed, DIALS)["phantoms"][0]) for seed in range(n)]
+
+
+def cases_again(case_ids: Iterable[str]) -> CaseTable:
+    """These cases of the stored clinic, made again from their seeds with the hashes of their pictures: no folder is read or written."""
+    cases = []
+    for case_id in dict.fromkeys(case_ids):
+        _, world, split, number = case_id.split("-")
+        facts = sample(int(world) * 10_000_000 + _FIRST_SEED[split] + int(number), DIALS, shift=int(split == "shifted"))
+        hashes, options = tuple(image_sha256(draw(p)) for p in facts["phantoms"]), facts["options"]
+        cases.append(Case(
+            case_id, "phantoms", split, hashes, hashes, facts["question"], options, options.index(facts["text"]), facts["look"],
+            DEPARTMENT[facts["look"]], "yes_no" if facts["kind"] in ("present", "side") else "choice", "MIT", {"marked": facts["marked"]},
+        ))  # fmt: skip
+    return CaseTable(Path("drawn"), cases)
 
 
 def inputs_of(prompts: Sequence[str]) -> Any:

@@ -12,9 +12,9 @@ import pytest
 
 from figures.artifacts import some_rollouts
 from mmedlite import verify as v
-from mmedlite.cases import CaseTable, read_table
-from mmedlite.profiles import ROOT
+from mmedlite.cases import CaseTable
 from mmedlite.run_folder import RunFolder
+from tests.small import cases_again
 
 NAMES = ("triage", "diverse", "paper_like")
 KEPT = RunFolder.reference / "rollouts"
@@ -22,7 +22,7 @@ KEPT = RunFolder.reference / "rollouts"
 
 @pytest.fixture(scope="module")
 def clinic() -> CaseTable:
-    return read_table(ROOT / "data" / "phantoms", check_images=False)
+    return cases_again(row["case_id"] for name in NAMES for row in stored(name))
 
 
 def problems(folder: Path, rows: list[dict[str, Any]], table: CaseTable, name: str = "diverse") -> list[str]:

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from data_prep import phantoms
-from data_prep.drawing import draw
 from mmedlite import evidence, gain_map, verify, verify_evidence
-from mmedlite.cases import Case, CaseTable, image_sha256
+from mmedlite.cases import CaseTable
 from mmedlite.profiles import ROOT
 from mmedlite.run_folder import RunFolder
+from tests.small import cases_again
 
 NAMES = (*evidence.UNTRAINED, *("_".join(arm) for arm in evidence.ARMS))
 NO_CASES = CaseTable(Path("none"), [])
@@ -175,16 +175,7 @@ STORED = pd.read_parquet(evidence.DATA / "rivals.parquet").iloc[::40]
 @pytest.fixture(scope="module")
 def clinic() -> CaseTable:
     """The cases of some stored rows, drawn again for the hashes of their pictures."""
-    cases = []
-    for case_id in STORED["case_id"].unique():
-        facts = phantoms.sample(2_000_000 + int(case_id.rsplit("-", 1)[1]), phantoms.DIALS)
-        hashes = tuple(image_sha256(draw(p)) for p in facts["phantoms"])
-        cases.append(Case(
-            case_id, "phantoms", "test", hashes, hashes, facts["question"], facts["options"], facts["options"].index(facts["text"]),
-            facts["look"], phantoms.DEPARTMENT[facts["look"]], "yes_no" if facts["kind"] in ("present", "side") else "choice", "MIT",
-            {"marked": facts["marked"]},
-        ))  # fmt: skip
-    return CaseTable(Path("drawn"), cases)
+    return cases_again(STORED["case_id"])
 
 
 FACTS: dict[str, Callable[[pd.DataFrame], Any]] = {
