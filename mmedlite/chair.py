@@ -34,6 +34,7 @@ STORED = DATA / "chair.json"
 SAYS = ("yes", "no", "silent")  # what a doctor can say
 PANELS = tuple(product(range(len(SAYS)), repeat=3))  # 27 of them; the first doctor's answer changes slowest
 CONTRASTS = tuple(range(0, 81, 5))  # of 256; cases of the clinic have 2 to 60
+EACH = 3  # a run's own policies are asked at every third of them, which takes some ten seconds
 TEMPLATE = Path(__file__).with_name("chair.html")
 NO = (1, 1, 1)  # three doctors who deny the finding: in the clinic mostly on marked pictures
 STRIP = {"three say no, marked": (NO, 1), "three say no, no marker": (NO, 0)}  # panel, marked
@@ -129,8 +130,8 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
     def draw_lines(fig: plots.Drawing) -> None:
         for axes, (title, part) in zip(fig.subplots(1, len(lines), sharey=True), lines.items(), strict=True):
             for i, (name, y) in enumerate(part.items()):
-                how = {"linestyle": plots.LINES[i % len(plots.LINES)], "marker": plots.MARKERS[i], "color": f"C{i}", "markevery": 4}
-                axes.plot(found["contrasts"], y, label=name, **how)
+                how = {"linestyle": plots.LINES[i % len(plots.LINES)], "marker": plots.MARKERS[i], "color": f"C{i}"}
+                axes.plot(found["contrasts"], y, label=name, markevery=len(y) // 4, **how)
             axes.set(title=title, xlabel="contrast of the finding", ylim=(-0.03, 1.03))
         fig.axes[0].set(ylabel="probability of yes")
         fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
@@ -158,9 +159,9 @@ def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 0) -> Non
     if run.table.sha256 != stored["cases_sha256"]:
         print("The chair fades the findings of the phantom clinic; these are other cases.")
         return
-    chosen, contrasts = slice(phantom, phantom + 2), CONTRASTS[::2]
+    chosen, contrasts = slice(phantom, phantom + 2), CONTRASTS[::EACH]
     part = of_policies(run, panel, names, two_a_look(run.cases("test"))[chosen], contrasts)
-    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, ::2])
+    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, ::EACH])
     you = json.loads(file.read_text(encoding="utf-8")) if (file := run.folder / LEARNER).is_file() else None
     shown = {"phantoms": stored["phantoms"][chosen], "panels": {panel: part}, "sheet": [], "you": you}
     found = {"seed": run.seed, "says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}

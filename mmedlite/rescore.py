@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmedlite.advantages import advantages
 from mmedlite.answers import parse_lenient, parse_strict
 from mmedlite.asks import Ask, Form
 from mmedlite.cases import CaseTable
@@ -140,8 +141,7 @@ def wrong_rollouts(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str
     if problems or "random_reward" in where:
         return problems
     reward = rows["format"] + rows["accuracy"]
-    by_group = reward.groupby(groups_of(rows))
-    again = (reward - by_group.transform("mean")) / (by_group.transform("std") + 1e-4)  # as TRL scales by group
+    again = reward.groupby(groups_of(rows)).transform(lambda group: advantages(group.to_numpy()))
     wrong = rows.assign(again=again)[~((again - rows["advantage"]).abs() <= 1e-3)]  # nan is wrong too
     return [f"{where}, rollout {n + 1} ({row.case_id}): advantage is {row.advantage}, by its group {row.again:.4f}" for n, row in
             zip(wrong.index, wrong.itertuples(), strict=True)]  # fmt: skip

@@ -20,10 +20,11 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from mmedlite import evaluation
+from mmedlite.advantages import advantages
 from mmedlite.curriculum import BUCKETS, bucket, visits
 from mmedlite.plots import LINES, MARKERS, Drawing, draw, show
 from mmedlite.profiles import InputError, Stage
-from mmedlite.widgets import advantages, explore, show_table
+from mmedlite.widgets import explore, show_table
 
 EVIDENCE = 0.674  # mean of the own evidence for the truth, beside noise of sd 1: its sign is right on 75 % of cases
 DOCTOR, BLIND = 0.80, 0.10  # chance that a doctor is right, without and with the mark: 72 % over all

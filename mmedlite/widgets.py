@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from mmedlite import evaluation
+from mmedlite.advantages import advantages
 from mmedlite.curriculum import BUCKETS, bucket
 from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, show, trust_plane
 from mmedlite.profiles import InputError
@@ -31,16 +32,6 @@ def explore(plain: Callable[..., tuple[Drawing, str]], **dials: Any) -> None:
 
     show(*plain(**{name: dial.value for name, dial in dials.items()}))
     ipywidgets.interact(lambda **values: show(*plain(**values)), **dials)
-
-
-def advantages(rewards: Sequence[float] | np.ndarray, scale: bool = True) -> np.ndarray:
-    """Rewards of groups (..., G) -> GRPO advantages (..., G): minus the group's mean, over its sd (n - 1) + 1e-4 as TRL does.
-
-    advantages([1, 0, 0, 0]) -> [1.5, -0.5, -0.5, -0.5]; all equal -> all 0, the group teaches nothing.
-    """
-    reward = np.asarray(rewards, float)
-    centred = reward - reward.mean(-1, keepdims=True)
-    return centred / (reward.std(-1, ddof=1, keepdims=True) + 1e-4) if scale else centred
 
 
 def toy_rewards(right: int, well_formed: int, group: int = 8) -> np.ndarray:

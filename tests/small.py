@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -19,7 +20,7 @@ from data_prep.tiny_model import build_model, build_processor, save
 from mmedlite.cases import Case, CaseTable, image_sha256, read_table
 from mmedlite.grpo import picture_rows
 from mmedlite.models import ImageProcessorOnly, new_adapter, share_work
-from mmedlite.profiles import Grpo, Lora
+from mmedlite.profiles import ROOT, Grpo, Lora
 from mmedlite.prompts import attending_prompt, message
 from mmedlite.provenance import weights_sha256
 
@@ -28,6 +29,9 @@ SETTINGS = Grpo(
     learning_rate=1e-2, prompts_per_step=2, generations=4, temperature=1.0, max_new_tokens=8,
     gradient_accumulation=1, gradient_checkpointing=False, vllm=False,
 )  # fmt: skip
+
+
+SHORT = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step
 
 
 @cache
@@ -232,3 +236,14 @@ def profile(folder: Path, *changes: tuple[str, str]) -> Path:
     file = folder / "profile.toml"
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def short_profile() -> str:
+    """The tiny profile with few steps, as a file's text."""
+    text = (ROOT / "mmedlite" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^(\[triage\]\nsteps = )\d+", rf"\g<1>{SHORT['triage']}", text)
+    head, recipe, rest = text.partition("[[attending.recipe]]")
+    recipe_part, schedule, tail = rest.partition("[[attending.paper_schedule]]")
+    for name in ("easy", "medium", "hard"):
+        recipe_part = re.sub(rf'(?s)(name = "{name}".*?steps = )\d+', rf"\g<1>{SHORT[name]}", recipe_part, count=1)
+    return head + recipe + recipe_part + schedule + tail

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmedlite.advantages import advantages
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.rewards import FORMAT, format_ok
-from mmedlite.widgets import advantages
 
 _RNG = np.random.default_rng(0)
 GOOD = "<think>seen</think><answer>yes</answer>"

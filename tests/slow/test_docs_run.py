@@ -20,7 +20,7 @@ from PIL import Image
 
 from mmedlite.profiles import ROOT
 from tests.sets import make_mmmu, make_omni, make_rad, make_slake
-from tests.slow.test_real_images import short_profile
+from tests.small import short_profile
 from tests.unit.test_docs import COMMANDS
 
 ELSEWHERE = {  # command -> the suite that runs it, and the word by which it does

@@ -15,7 +15,7 @@ from jupyter_client.manager import start_new_kernel
 
 from mmedlite.profiles import ROOT
 from tests.browser.excerpt import excerpt
-from tests.slow.test_real_images import short_profile
+from tests.small import short_profile
 
 STEPS = 16  # of the stage that is stopped; a checkpoint is written every ten
 TRAININGS = {  # notebook -> call of the cell that trains, folder of the training that is watched, adapters

@@ -14,10 +14,8 @@ from data_prep import small_base
 from data_prep.__main__ import main as data_prep
 from figures import real_small, real_triage
 from figures._real import READERS
-from mmedlite.profiles import ROOT
 from mmedlite.run import Run
-
-STEPS = {"triage": 4, "easy": 1, "medium": 1, "hard": 3}  # enough to pass through every step
+from tests.small import short_profile
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +33,6 @@ def tables(root: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         command = [sys.executable, "-m", "data_prep", name, "--source", str(source), "--out", str(out / name)]
         subprocess.run(command, cwd=root, check=True, capture_output=True)
     return out
-
-
-def short_profile() -> str:
-    """The tiny profile with few steps, as a file's text."""
-    text = (ROOT / "mmedlite" / "profiles" / "tiny.toml").read_text(encoding="utf-8")
-    text = re.sub(r"(?m)^(\[triage\]\nsteps = )\d+", rf"\g<1>{STEPS['triage']}", text)
-    head, recipe, rest = text.partition("[[attending.recipe]]")
-    recipe_part, schedule, tail = rest.partition("[[attending.paper_schedule]]")
-    for name in ("easy", "medium", "hard"):
-        recipe_part = re.sub(rf'(?s)(name = "{name}".*?steps = )\d+', rf"\g<1>{STEPS[name]}", recipe_part, count=1)
-    return head + recipe + recipe_part + schedule + tail
 
 
 @pytest.fixture(scope="module")

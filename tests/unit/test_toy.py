@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mmedlite import evaluation, plots, toy, widgets
+from mmedlite.advantages import advantages
 from mmedlite.profiles import InputError, load_profile
 
 TRAIN, TEST = toy.draw_cases(), toy.draw_cases(20_000, seed=1)
@@ -72,20 +73,13 @@ def test_the_ideal_reader_is_near_the_bayes_rule() -> None:
 # ---- the update
 
 
-def test_advantages_are_those_of_the_kit() -> None:
-    rewards = np.random.default_rng(0).integers(0, 2, (3, 4, 8)).astype(float)
-    rewards[0, 0] = 1
-    expected = np.array([[widgets.advantages(group) for group in seed] for seed in rewards])
-    assert np.allclose(toy.advantages(rewards), expected, atol=1e-12) and not toy.advantages(rewards)[0, 0].any()
-
-
 def objective(weights: np.ndarray, old: np.ndarray, start: np.ndarray, batch: Any, answers: np.ndarray, gamma: Any, beta: Any) -> np.ndarray:
     """The three terms of the paper's objective for one seed, written out answer by answer: (3,)."""
     total = np.zeros(3)
     for i in range(len(batch.truth)):
         p, before, ref = ([1 - q, q] for q in (1 / (1 + np.exp(-(batch.features[i] @ w))) for w in (weights, old, start)))
         rewards = [float(a == batch.truth[i]) for a in answers[i]]
-        for a, gain in zip(answers[i], widgets.advantages(rewards), strict=True):
+        for a, gain in zip(answers[i], advantages(rewards), strict=True):
             k = int(a > 0)
             k3 = ref[k] / p[k] - np.log(ref[k] / p[k]) - 1
             total += np.array([gain * p[k] / before[k], 0, -beta[i] * k3 * p[k] / p[k]]) / len(answers[i])
