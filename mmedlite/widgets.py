@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,7 @@ def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
     """A table under its caption, as HTML; text of any length is shown whole, numbers with three places."""
     with pd.option_context("display.max_colwidth", None):
         body = frame.to_html(index=index, border=0, float_format="{:.3f}".format, na_rep="", justify="left")
+    body = re.sub(r"<td>(?=[^<]*[A-Za-z]{2})", '<td style="text-align: left">', body)  # JupyterLab sets words too flush right
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
 
 

@@ -162,6 +162,14 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
     assert sent[3][0] == "<p>These cases hold nothing to count it by: share of &lt;none&gt;.</p>"
 
 
+def test_words_stand_flush_left_and_numbers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append(fig))
+    widgets.show_table(pd.DataFrame({"a": ["no word of it"], "b": [0.25], "c": ["0.800 [0.490, 0.943]"], "d": [7]}), "caption", index=False)
+    cells = re.findall(r"<td.*?</td>", sent[0])
+    assert cells == ['<td style="text-align: left">no word of it</td>', "<td>0.250</td>", "<td>0.800 [0.490, 0.943]</td>", "<td>7</td>"]
+
+
 def test_cases_split_by_the_marker_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     def seen(**meta: bool) -> Any:
         return SimpleNamespace(case_id=f"c{len(meta)}{meta.get('marked')}", meta=meta)
