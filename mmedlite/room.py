@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.stats import norm, t
 
 from mmedlite.checks import read_bands
 from mmedlite.plots import MARKERS, Drawing, draw, png
@@ -25,6 +25,7 @@ from mmedlite.report import table
 
 RIVAL = "majority_vote"
 SEEDS = (1, 5, 30)  # of which the room says what they would have concluded
+FEW = 150  # test cases of the paper's smallest set, MMMU-Med
 SAME = ("config_sha256", "code", "policy")  # what two runs must have in common to be one experiment
 RENEW = """<p><label><input type="checkbox" id="renew" checked> read this page again every ten seconds</label></p>
 <script>setInterval(() => { if (document.getElementById("renew").checked) location.reload(); }, 10000)</script>"""  # who reads can stop it
@@ -79,7 +80,7 @@ def read_shares(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             told = json.loads(file.read_bytes()[: LARGEST + 1])
             gains = [part["gain"][k] for part in told["panels"].values() for k in ("mean", "low", "high")]
-            numbers = all(isinstance(g, float | int) and -1 <= g <= 1 for g in gains)
+            numbers = all(isinstance(g, float | int) and -1 <= g <= 1 for g in gains) and all(p["n"] > 0 for p in told["panels"].values())
             whole = bool(gains) and numbers and {*SAME, "cases_sha256"} <= told.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
@@ -108,8 +109,15 @@ def verdict(low: float, high: float) -> str:
     return VERDICTS[0] if low > 0 else VERDICTS[2] if high < 0 else VERDICTS[1]
 
 
-def concluded(gains: Sequence[Mapping[str, float]], seeds: int, draws: int = 2000, seed: int = 0) -> dict[str, float]:
-    """Share of draws of so many runs (with replacement) from the room that would have come to each verdict.
+def on_fewer(gain: Mapping[str, float], wider: float, rng: np.random.Generator) -> dict[str, float]:
+    """A gain as a smaller test set would have shown it: its 95 % interval ``wider`` times as wide, its mean drawn with the added error."""
+    half = (gain["high"] - gain["low"]) / 2
+    mean = gain["mean"] + rng.normal(0, half * np.sqrt(wider**2 - 1) / norm.ppf(0.975))
+    return {"mean": mean, "low": mean - half * wider, "high": mean + half * wider}
+
+
+def concluded(gains: Sequence[Mapping[str, float]], seeds: int, wider: float = 1, draws: int = 2000, seed: int = 0) -> dict[str, float]:
+    """Share of draws of so many runs (with replacement) from the room that would have come to each verdict; ``wider``: see ``on_fewer``.
 
     One run concludes by the interval over its own images, several by that of their means. More runs than the room has worlds are a
     projection: the same worlds are drawn again, so that they spread less than new ones would.
@@ -117,30 +125,33 @@ def concluded(gains: Sequence[Mapping[str, float]], seeds: int, draws: int = 200
     rng, counts = np.random.default_rng(seed), dict.fromkeys(VERDICTS, 0)
     for _ in range(draws):
         chosen = [gains[int(i)] for i in rng.integers(0, len(gains), seeds)]
+        if wider > 1:
+            chosen = [on_fewer(gain, wider, rng) for gain in chosen]
         counts[verdict(*(interval([g["mean"] for g in chosen]) if seeds > 1 else (chosen[0]["low"], chosen[0]["high"])))] += 1
     return {name: n / draws for name, n in counts.items()}
 
 
-def band(panel: str) -> tuple[float, float] | None:
-    """Gains within which 95 % of further trainings on clinic 0 would lie, from its stored seeds; None for a panel without them."""
-    if not (made := read_bands().get(f"attending_{panel}_trained")):
+def band(panel: str, config: str) -> tuple[float, float] | None:
+    """Gains within which 95 % of further worlds would lie, from the stored ten; None for a panel or settings (hash) without them."""
+    trained, rival = (read_bands().get(f"{name}_{panel}") for name in ("last_stage", "vote"))
+    if not trained or not rival or trained["config"] != config:
         return None
-    gains = np.array([*made["seeds"].values()]) - made["control"][RIVAL]
+    gains = np.array([share - rival["seeds"][world] for world, share in trained["seeds"].items()])
     half = t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) * np.sqrt(1 + 1 / len(gains))
     return float(gains.mean() - half), float(gains.mean() + half)
 
 
 def room(shares: Sequence[Mapping[str, Any]], panel: str) -> tuple[Drawing, str]:
-    """One dot a world with its own interval, in the order of the gains; the room's mean and interval; the band of clinic 0."""
+    """One dot a world with its own interval, in the order of the gains; the room's mean and interval; the band of the stored worlds."""
     gains = sorted((s["panels"][panel]["gain"] for s in shares), key=lambda g: float(g["mean"]))
     rows, means = pd.DataFrame(gains, index=[f"world {i + 1}" for i in range(len(gains))]), [float(g["mean"]) for g in gains]
-    mean, known = float(np.mean(means)), band(panel)
+    mean, known = float(np.mean(means)), band(panel, shares[0]["config_sha256"])
     whole = interval(means) if len(means) > 1 else (gains[0]["low"], gains[0]["high"])
 
     def paint(fig: Drawing) -> None:
         axes = fig.subplots()
         if known:
-            axes.axhspan(*known, color="C5", alpha=0.3, linewidth=0, label="trainings of clinic 0, 95 %")
+            axes.axhspan(*known, color="C5", alpha=0.3, linewidth=0, label="further worlds, 95 %")
         axes.axhspan(*whole, facecolor="none", edgecolor="C1", hatch="//", linewidth=0, alpha=0.6, label="mean of the room, 95 %")
         axes.axhline(mean, color="C1")
         axes.axhline(0, color="0.3", linestyle=":")
@@ -154,7 +165,7 @@ def room(shares: Sequence[Mapping[str, Any]], panel: str) -> tuple[Drawing, str]
     inside = sum(known[0] <= m <= known[1] for m in means) if known else 0
     alt = f"Gain of the trained policy over the vote, {panel} panel, {len(means)} worlds: {told}."
     if known:
-        alt += f" {inside} of them lie in the band of trainings of clinic 0 [{known[0]:+.3f}, {known[1]:+.3f}]; other worlds spread more."
+        alt += f" {inside} of them lie in [{known[0]:+.3f}, {known[1]:+.3f}], where 95 of 100 further worlds should, by the stored ten."
     return draw(paint, rows, (7.2, 4.2)), alt
 
 
@@ -170,9 +181,16 @@ def page(shares: Sequence[Mapping[str, Any]], left_out: Sequence[str]) -> str:
         figure, alt = room(shares, panel)
         picture = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png(figure, alt)).decode()}">'
         gains = [s["panels"][panel]["gain"] for s in shares]
-        rows = [(names[k], *(f"{share:.0%}" for share in concluded(gains, k).values())) for k in drawn]
+        tested = int(shares[0]["panels"][panel]["n"])
+        rows = [
+            (names[k], f"{cases:,}", *(f"{share:.0%}" for share in concluded(gains, k, np.sqrt(tested / cases)).values()))
+            for cases in (tested, *[FEW] * (tested > FEW)) for k in drawn
+        ]  # fmt: skip
         caption = f"{panel}: what so many runs of this room would have concluded of the trained policy (2,000 draws)."
-        parts += [f"<h2>{html.escape(panel)}</h2>", picture, f"<p>{html.escape(alt)}</p>", table(caption, ("drawn", *VERDICTS), rows)]
+        if len(rows) > len(drawn):
+            caption += f" On {FEW} cases, as many as the paper's smallest set has, it is simulated: the larger error is drawn."
+        parts += [f"<h2>{html.escape(panel)}</h2>", picture, f"<p>{html.escape(alt)}</p>"]
+        parts.append(table(caption, ("drawn", "test cases", *VERDICTS), rows))
     lines = "".join(f"<li>{html.escape(line)}</li>" for line in left_out)
     head = '<meta charset="utf-8"><title>The room</title><style>img{max-width:100%;height:auto}td{overflow-wrap:anywhere}</style>'
     body = f"<h1>The room: {n} {'world' if n == 1 else 'worlds'}</h1>{RENEW}{''.join(parts)}<ul>{lines}</ul>"

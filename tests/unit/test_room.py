@@ -40,7 +40,8 @@ def test_a_share_is_small_and_names_nobody(tmp_path: Path, capsys: pytest.Captur
     stored = json.loads((RunFolder.reference / "results.json").read_text(encoding="utf-8"))["attending"]
     for panel, part in told["panels"].items():
         assert part["gain"]["mean"] == pytest.approx(stored[panel]["trained"] - stored[panel]["majority_vote"], abs=1e-6)
-        assert room.band(panel) is not None
+        low, high = room.band(panel, told["config_sha256"]) or (1, 1)
+        assert 0 < low < part["gain"]["mean"] < high and room.band(panel, "another") is None
     assert room.read_shares(file.parent) == ([told], [])
 
 
@@ -79,6 +80,27 @@ def test_more_runs_conclude_more_surely() -> None:
     assert one == pytest.approx(np.mean([g["low"] > 0 for g in gains]), abs=0.05)
     assert one < five < thirty and thirty > 0.95
     assert sum(room.concluded(gains, 5).values()) == pytest.approx(1)
+
+
+def test_most_stored_worlds_lie_in_their_band() -> None:
+    bands = json.loads((ROOT / "artifacts" / "bands.json").read_text(encoding="utf-8"))
+    for panel in ("diverse", "paper_like"):
+        low, high = room.band(panel, bands[f"vote_{panel}"]["config"]) or (1, 1)
+        gains = [share - bands[f"vote_{panel}"]["seeds"][world] for world, share in bands[f"last_stage_{panel}"]["seeds"].items()]
+        assert len(gains) == 10 and sum(low <= gain <= high for gain in gains) >= 9 and max(gains) - min(gains) > 0.02
+
+
+def test_fewer_cases_conclude_less_surely() -> None:
+    rng = np.random.default_rng(2)
+    found = [room.on_fewer({"mean": 0.07, "low": 0.06, "high": 0.08}, 4.0, rng) for _ in range(4000)]
+    assert np.mean([g["mean"] for g in found]) == pytest.approx(0.07, abs=0.001)
+    assert found[0]["high"] - found[0]["low"] == pytest.approx(0.08)
+    sd = np.std([g["mean"] for g in found])  # with the error that was there before it makes up the wider interval
+    assert np.hypot(sd, 0.01 / 1.96) == pytest.approx(0.04 / 1.96, rel=0.05)
+    gains = [{"mean": m, "low": m - 0.01, "high": m + 0.01} for m in np.linspace(0.06, 0.09, 10)]
+    assert room.concluded(gains, 1)[room.VERDICTS[0]] == 1
+    few = [room.concluded(gains, k, 4.6)[room.VERDICTS[0]] for k in room.SEEDS]
+    assert 0.3 < few[0] < few[1] < few[2]
 
 
 def test_page_says_what_the_numbers_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
