@@ -34,7 +34,7 @@ STORED = DATA / "chair.json"
 SAYS = ("yes", "no", "silent")  # what a doctor can say
 PANELS = tuple(product(range(len(SAYS)), repeat=3))  # 27 of them; the first doctor's answer changes slowest
 CONTRASTS = tuple(range(0, 81, 5))  # of 256; cases of the clinic have 2 to 60
-EACH = 3  # a run's own policies are asked at every third of them, which takes some ten seconds
+ASKED = (0, 5, 10, 15, 20, 40, 60)  # those at which a notebook asks the policies of its run: close where they turn, some ten seconds
 TEMPLATE = Path(__file__).with_name("chair.html")
 NO = (1, 1, 1)  # three doctors who deny the finding: in the clinic mostly on marked pictures
 STRIP = {"three say no, marked": (NO, 1), "three say no, no marker": (NO, 0)}  # panel, marked
@@ -159,12 +159,12 @@ def sit(run: Run, panel: str, names: Mapping[str, str], phantom: int = 0) -> Non
     if run.table.sha256 != stored["cases_sha256"]:
         print("The chair fades the findings of the phantom clinic; these are other cases.")
         return
-    chosen, contrasts = slice(phantom, phantom + 2), CONTRASTS[::EACH]
-    part = of_policies(run, panel, names, two_a_look(run.cases("test"))[chosen], contrasts)
-    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, ::EACH])
+    chosen = slice(phantom, phantom + 2)
+    part = of_policies(run, panel, names, two_a_look(run.cases("test"))[chosen], ASKED)
+    part["yes"]["ideal"] = packed(unpacked(stored["panels"][panel]["yes"]["ideal"], stored)[chosen, [CONTRASTS.index(c) for c in ASKED]])
     you = json.loads(file.read_text(encoding="utf-8")) if (file := run.folder / LEARNER).is_file() else None
     shown = {"phantoms": stored["phantoms"][chosen], "panels": {panel: part}, "sheet": [], "you": you}
-    found = {"seed": run.seed, "says": SAYS, "contrasts": contrasts, "stages": [*names], **shown}
+    found = {"seed": run.seed, "says": SAYS, "contrasts": ASKED, "stages": [*names], **shown}
     plots.show(*strip(found, panel))
     inside = page(found).replace("&", "&amp;").replace("'", "&#39;")
     frame = f"<iframe title=\"The attending's chair\" width=\"100%\" height=\"1100\" srcdoc='{inside}'></iframe>"

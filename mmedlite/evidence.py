@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ def systems_of(frame: pd.DataFrame) -> list[str]:
 def read_options(file: Path) -> pd.DataFrame:
     """The rows of a wide table with, a column a system, the option it chose (-1: none): texts are parsed again, strictly."""
     frame = pd.read_parquet(file)
-    options = [json.loads(o) for o in frame["options"]]
+    options, read = [tuple(json.loads(o)) for o in frame["options"]], cache(parse_strict)  # most answers are the same few
     for name in systems_of(frame):
         said = frame[name].tolist()
         picks = all(s.removeprefix("-").isdigit() for s in said)  # a system that writes no text
-        chosen = [int(s) if picks else parse_strict(s, o).option for s, o in zip(said, options, strict=True)]
+        chosen = [int(s) if picks else read(s, o).option for s, o in zip(said, options, strict=True)]
         frame[name] = np.array([-1 if c is None else c for c in chosen])
     return frame
 

@@ -47,6 +47,7 @@ def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels 
     panels: see :func:`panels_of`; without it the columns about the panel are not checked.
     """
     problems, cases, seats = [], {case.case_id: case for case in table}, set(PANEL)
+    read = cache(parse_strict)  # most answers are the same few
     columns = {name: rows[name].tolist() for name in rows}  # several times as fast as rows.to_dict
     for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
         row = dict(zip(columns, values, strict=True))
@@ -55,7 +56,7 @@ def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels 
             problems.append(f"{at}: no such case in the table")
             continue
         if row["system"] not in PICKERS:
-            parsed = parse_strict(row["text"], case.options).option
+            parsed = read(row["text"], case.options).option
             named = -1 if parsed is None else parsed
             if named != row["option"]:
                 problems.append(f"{at}: the text says option {named}, the row says {row['option']}")
@@ -128,7 +129,7 @@ def wrong_rollouts(rows: pd.DataFrame, table: CaseTable, where: str) -> list[str
     """Problems with stored rollouts, whole groups one behind the other: a reward that the text does not earn, an advantage that is not
     what the rewards of its group give. Where another reward was paid (``random_reward``) the rows cannot tell the advantages."""
     problems, cases = [], {case.case_id: case for case in table}
-    earn = cache(reward_parts)  # most answers are the same few
+    earn = cache(reward_parts)
     for number, row in enumerate(rows.to_dict("records"), start=1):
         at, case = f"{where}, rollout {number} ({row['case_id']})", cases.get(row["case_id"])
         if case is None:
@@ -151,7 +152,7 @@ def wrong_opinions(opinions: Iterable[Mapping[str, Any]], table: CaseTable, wher
     """Problems with stored opinions: a response that, parsed again, names another option, a case that is not in the table, a key that
     is not the hash of the request."""
     problems, options = [], {case.case_id: case.options for case in table}
-    read = cache(parse_lenient)  # most responses are the same few words
+    read = cache(parse_lenient)
     for number, row in enumerate(opinions, start=1):
         at, given = f"{where}, opinion {number} ({row['case_id']}, {row['request']['model']})", options.get(row["case_id"])
         if given is None:

@@ -164,7 +164,7 @@ def test_a_run_shows_its_own_policies(run: Run, monkeypatch: pytest.MonkeyPatch,
     sit(run, "diverse", {"untrained": UNTRAINED, "hard (all buckets)": "hard"})
     strip, frame = shown
     model, marked = merged(run.policy("diverse/hard")), two_a_look(run.cases("test"))[1]
-    asked = probabilities(run, model, [marked], "asking", contrasts=CONTRASTS[:: chair.EACH])[0, :, PANELS.index((1, 1, 1))]
+    asked = probabilities(run, model, [marked], "asking", contrasts=chair.ASKED)[0, :, PANELS.index((1, 1, 1))]
     three_no = strip.numbers[strip.numbers["panel"] == "three say no, marked"]
     assert three_no["hard (all buckets)"].tolist() == pytest.approx(asked.tolist(), abs=1 / 255)
     inside = html.unescape(re.search(r"srcdoc='([^']*)'", frame)[1])  # type: ignore[index]
