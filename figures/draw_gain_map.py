@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
@@ -43,12 +44,13 @@ def gain_map(found: dict[str, Any]) -> tuple[plots.Drawing, str]:
             at = (row["accuracy"], row["correlation"])
             axes.plot(*at, mark, color="black", zorder=3)
             told = f"clinic, {name.replace('_', '-')}: {_points(row['gain'])}"
-            axes.annotate(told, at, (10, 0), textcoords="offset points", va="center", bbox=box)
+            axes.annotate(told, at, (10, 10), textcoords="offset points", va="center", bbox=box)
         for name, row in found["paper"].items():
             at = (row["accuracy"], row["correlation"])
             axes.plot(*at, "x", color="black", mew=2, zorder=3)
             axes.annotate(f"{name}\n(paper)", at, (at[0] + 0.7 * (at[0] - 0.73), 0.98), ha="center", bbox=box, arrowprops=line)
         axes.set(xlim=(0.35, 1.0), ylim=(-0.15, 1.2), xlabel="accuracy of one specialist", ylabel="correlation of two specialists' errors")
+        axes.set_yticks(np.linspace(0, 1, 6))  # a correlation ends at 1; above it stand names
         axes.grid(visible=False)
 
     said = "; ".join(f"accuracy {r['accuracy']:.2f}, correlation {r['correlation']:.2f}: {signed(r['gain'])}" for r in rows.values())

@@ -63,10 +63,13 @@ def png(fig: Figure, alt: str) -> bytes:
     return small.getvalue()
 
 
-def show(fig: Drawing | str, alt: str) -> None:
+def show(fig: Drawing | str, alt: str, of: str = "") -> None:
     """Display a figure (or the ledger's HTML) in a notebook: PNG with alt text, which stands with the numbers folded beneath, too.
 
     Nothing goes to stdout, so a comparison of notebook outputs leaves the numbers alone.
+
+    Args:
+        of: what a figure is of, where several look alike: stands above it and before its alt text.
     """
     from IPython.display import Image as Shown
     from IPython.display import display
@@ -75,6 +78,9 @@ def show(fig: Drawing | str, alt: str) -> None:
     if isinstance(fig, str):
         display({"text/html": fig}, raw=True)
         return
+    if of:
+        fig.suptitle(of)
+        alt = f"{of}. {alt}"
     display(Shown(data=png(fig, alt), format="png", alt=alt))
     said = f"<p>{escape(alt)}</p>" + fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)  # JupyterLab hides alt texts
     display({"text/html": f"<details><summary>Description and numbers</summary>{said}</details>"}, raw=True)
@@ -229,28 +235,6 @@ def paired_differences(rows: Mapping[str, Mapping[str, float]], what: str = "tra
     return fig, f"Paired differences, {what} minus baseline, 95 % intervals: {said}."
 
 
-def contrasts(rows: Mapping[str, Mapping[str, Any]], done: int, planned: int) -> tuple[Drawing, str]:
-    """Contrasts over worlds; rows: "contrast, panel" -> mean, low, high, worlds (a difference each), p_holm, as ``evidence.primary`` gives."""
-    table = pd.DataFrame(rows).T[["mean", "low", "high", "p_holm"]].astype(float)
-    panels = sorted({name.rsplit(", ", 1)[1] for name in rows})
-
-    def paint(fig: Drawing) -> None:
-        axes = fig.subplots()
-        axes.axvline(0, color="0.3", linestyle="--", linewidth=1.2)
-        for i, (name, row) in enumerate(rows.items()):
-            kind = panels.index(name.rsplit(", ", 1)[1])
-            axes.plot(row["worlds"], [i + 0.22] * len(row["worlds"]), MARKERS[kind], color=f"C{kind}", mfc="none", markersize=4)
-            axes.plot([row[k] for k in ("low", "mean", "high")], [i] * 3, LINES[kind] + MARKERS[kind], color=f"C{kind}", markevery=[1])
-        axes.set_yticks(range(len(rows)), list(rows))
-        axes.set(xlabel=f"difference of test accuracy; small marks: {done} of {planned} worlds", ylim=(len(rows) - 0.5, -0.5))
-        beside, told = axes.twinx(), [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}" for mean, low, high, p in table.to_numpy()]
-        beside.set(ylim=axes.get_ylim(), yticks=range(len(rows)), yticklabels=told)
-        beside.tick_params(length=0, grid_alpha=0)
-
-    said = "; ".join(f"{k} {m:+.3f} [{lo:+.3f}, {hi:+.3f}], Holm p {p:.3f}" for k, m, lo, hi, p in table.itertuples())
-    return draw(paint, table, (8.6, 1.0 + 0.45 * len(rows))), f"Contrasts over {done} of {planned} worlds, 95 % intervals: {said}."
-
-
 def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = None) -> tuple[Drawing, str]:
     """log: one row a step with ``step`` and any of ``CURVES``; boundaries: stage name -> its first step."""
     shown = [column for column in CURVES if column in log and log[column].notna().any()]
@@ -264,12 +248,14 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
         panes = fig.subplots(-(-len(shown) // 4), min(4, len(shown)), sharex=True, squeeze=False).ravel()
         for pane in panes[len(shown) :]:
             pane.set_axis_off()
-        for i, (axes, column) in enumerate(zip(panes, shown, strict=False)):
+        for axes, column in zip(panes, shown, strict=False):
+            i = CURVES.index(column)  # a signal looks alike in every figure
             known = log[["step", column]].dropna()  # some are measured every few steps
             line = "-" if len(known) == len(log) else "o"
             axes.plot(known["step"], known[column], line, color="0.75", lw=0.7, markersize=3, antialiased=False)  # few shades: a small file
             axes.plot(known["step"], smooth.loc[known.index, column], LINES[i % 4], color=f"C{i}")
-            axes.set(ylabel=column, xlabel="step")
+            axes.set(ylabel=column, xlabel=f"step; strong: mean of {window}")
+            axes.set_ylim(bottom=min(0, known[column].min()))
             axes.tick_params(labelbottom=True)  # the pane below may be empty
             for level, (name, step) in enumerate(starts.items()):  # each name on its own line: short stages lie close together
                 axes.axvline(step, color="0.5", linestyle=":", linewidth=1)

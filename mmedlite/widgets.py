@@ -92,7 +92,7 @@ def trust_explorer(swept: Mapping[float, Sequence[float]], curve: np.ndarray, po
 
 def fade_figure(contrast: float, paint: Callable[[float], Any]) -> tuple[Drawing, str]:
     """One phantom at one contrast, as ``paint(contrast)`` draws it (-> PIL image or uint8 (h, w, 3))."""
-    return contact_sheet([paint(contrast)], [f"contrast {contrast:.2f}"])
+    return contact_sheet([paint(contrast)], [f"contrast {contrast:.3g}"])
 
 
 def fade_explorer(paint: Callable[[float], Any], low: float = 0.0, high: float = 1.0, start: float = 0.5) -> None:
@@ -236,7 +236,7 @@ def case_cards(pictures: Sequence[Any], titles: Sequence[str], lines: Sequence[S
     cards = []
     for picture, title, said in zip(pictures, titles, lines, strict=True):
         text = "".join(f"<br>{html.escape(line)}" for line in said)
-        image = f'<img alt="picture of {html.escape(title)}" width="128" src="{picture_url(picture)}">'
+        image = f'<img alt="picture, {html.escape(title)}" width="128" src="{picture_url(picture)}">'
         cards.append(f'<figure style="width:165px;margin:4px;font-size:12px">{image}<figcaption><b>{html.escape(title)}</b>{text}'
                      "</figcaption></figure>")  # fmt: skip
     alt = "; ".join(f"{title}: {', '.join(said)}" for title, said in zip(titles, lines, strict=True))

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from figures.draw_contrasts import contrasts
 from mmedlite import plots
 from mmedlite.profiles import InputError
 from tests.unit.test_second_cue import contrast
@@ -22,7 +23,7 @@ LOG = pd.DataFrame({"step": range(30), "reward": np.linspace(0.5, 1.4, 30), "kl"
 CONTRASTS = {f"{name}, {panel}": {"mean": m, "low": m - 0.01, "high": m + 0.02, "worlds": [m - 0.01, m, m + 0.01], "p_holm": 0.04}
              for name, m in (("order", 0.03), ("KL term", -0.02)) for panel in ("diverse", "paper_like")}  # fmt: skip
 DRAWINGS: dict[str, Any] = {
-    "contrasts": lambda: plots.contrasts(CONTRASTS, 3, 10),
+    "contrasts": lambda: contrasts(CONTRASTS, 3, 10),
     "trust_plane": lambda: plots.trust_plane(POINTS, CURVE),
     "trust_plane_bare": lambda: plots.trust_plane(POINTS),
     "policy_path": lambda: plots.policy_path(POINTS, CURVE),

@@ -144,7 +144,7 @@ def test_cards_hold_their_pictures_and_escape_their_text() -> None:
     fig, alt = widgets.case_cards([picture], ["case <1>"], [["A nodule & B mass"]])
     data = base64.b64decode(re.findall(r"base64,([^\"]+)", fig)[0])
     assert Image.open(io.BytesIO(data)).size == (8, 8)
-    assert 'alt="picture of case &lt;1&gt;"' in fig and "A nodule &amp; B mass" in fig
+    assert 'alt="picture, case &lt;1&gt;"' in fig and "A nodule &amp; B mass" in fig
     assert alt == "1 cases. case <1>: A nodule & B mass."
 
 
