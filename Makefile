@@ -79,6 +79,7 @@ test: $(STAMP)
 verify: $(STAMP)
 	test -f data/phantoms/card.json || $(PY) -m data_prep phantoms
 	$(PY) -m mmedlite verify artifacts
+	$(PY) -m mmedlite store audit artifacts/opinions
 	$(PY) -m mmedlite verify figures/data
 	$(PY) tests/tamper.py
 

@@ -25,7 +25,7 @@ from mmedlite.evidence import ARMS, DATA, EXPLORATORY, EXPLORED, UNTRAINED, WORL
 from mmedlite.grpo import train
 from mmedlite.models import load_adapter, load_policy, merged
 from mmedlite.pipeline import answer_alone
-from mmedlite.profiles import ROOT
+from mmedlite.profiles import ROOT, InputError
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
@@ -95,16 +95,40 @@ def answer_missing(run: Run, arms: Sequence[tuple[str, str]]) -> None:
                 train_arm(run, panel, recipe, change)
 
 
+def add_arms(run: Run, arms: Sequence[tuple[str, str]], file: Path) -> None:
+    """Add columns to a world's file; those that it has are neither trained again nor changed.
+
+    Raises:
+        InputError: cases, panels or opinions of this run are not those of the file.
+    """
+    for panel in run.profile.panels:
+        for recipe, change in arms:
+            if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
+                train_arm(run, panel, recipe, change)
+    names, stored = ["_".join(arm) for arm in arms], pd.read_parquet(file)
+    write_wide(run, names, added := file.with_suffix(".added"), SCRIPT)
+    frame = pd.read_parquet(added)
+    facts = [column for column in frame if column not in names]
+    if not frame[facts].equals(stored[facts]):
+        raise InputError("the added arms saw other cases or panels than the stored ones", str(file), f"compare it with {added}")
+    whole = stored.join(frame[names])
+    by = {name: {k: frame.attrs[k] for k in ("code", "script")} for name in names}
+    whole.attrs = stored.attrs | {"added": stored.attrs.get("added", {}) | by}
+    whole.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
+    part.replace(file)
+    added.unlink()
+
+
 def world(_: Run, name: str) -> None:
-    """Every missing arm of one world, then its file; name: "<seed>", or "<seed> more" with the exploratory arms."""
+    """Every missing arm of one world, into its file; name: "<seed>", or "<seed> more" with the exploratory arms."""
     seed, *more = name.split()
-    arms = [*ARMS, *(EXPLORATORY if more else [])]
-    names = [*UNTRAINED, *("_".join(arm) for arm in arms)]
-    if (OUT / f"{seed}.parquet").exists() and set(names) <= set(pd.read_parquet(OUT / f"{seed}.parquet").columns):
-        return
-    run = open_world(int(seed))
-    answer_missing(run, arms)
-    write_wide(run, names, OUT / f"{seed}.parquet", SCRIPT, plan=recipe_sha256())
+    arms, file = [*ARMS, *(EXPLORATORY if more else [])], OUT / f"{seed}.parquet"
+    if not file.exists():
+        run = open_world(int(seed))
+        answer_missing(run, arms)
+        write_wide(run, [*UNTRAINED, *("_".join(arm) for arm in arms)], file, SCRIPT, plan=recipe_sha256())
+    elif missing := [arm for arm in arms if "_".join(arm) not in pd.read_parquet(file)]:
+        add_arms(open_world(int(seed)), missing, file)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Do the stored files still say what was measured? Three questions, none of which trusts a number that was written down.
+"""Do the stored files still say what was measured? Four questions, none of which trusts a number that was written down.
 
-Hashes: is each file of the manifest there, byte for byte? Rows and rollouts: do they follow from their texts, cases and panels
-(``rescore``)?
+Hashes: is each file of the manifest there, byte for byte? Stamps: do run, models and bands name one another (``verify_stamps``)?
+Rows and rollouts: do they follow from their texts, cases and panels (``rescore``)?
 Numbers: do rows, opinions and checks, counted again, give every number of results.json but those in ``TOLD``? What cannot be seen:
 texts that are made up, the scores behind a bias sweep, a check whose status was changed.
 """
@@ -19,7 +19,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from mmedlite.cases import CaseTable, read_table
-from mmedlite.checks import count, make_band, tally
+from mmedlite.checks import count, tally
 from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError, load_profile
 from mmedlite.provenance import code_sha256
@@ -28,7 +28,7 @@ from mmedlite.run_folder import RunFolder, read_rows
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
-from mmedlite.world_bands import SOURCE, world_bands
+from mmedlite.verify_stamps import wrong_artifacts, wrong_stamps
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -168,23 +168,6 @@ def wrong_files(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]) 
     return problems
 
 
-def wrong_bands(file: Path) -> list[str]:
-    """Problems with bands.json: a band that its seeds' values, or the stored worlds, do not give again."""
-    if not file.is_file():
-        return [f"{file.name}: missing"]
-    problems, of_worlds = [], cache(lambda **made: world_bands(made))  # the same for each: read once
-    for name, band in json.loads(file.read_text(encoding="utf-8")).items():
-        told = {key: band[key] for key in ("source", "code", "config", "cases_sha256")}
-        try:
-            of_seeds = told["source"] != SOURCE
-            again = make_band(band["seeds"], band["n"], band["control"], band["direction"], **told) if of_seeds else of_worlds(**told)[name]
-        except InputError as error:
-            again = {"control": str(error)}
-        problems += [f"{file.name}, {name}: {key} is {band[key]}, counted again {again.get(key, 'nothing')}"
-                     for key in band if again.get(key) != band[key]]  # fmt: skip
-    return problems
-
-
 def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     """Every problem of a run folder, ``artifacts`` or ``figures/data``, one line each; an empty list means that all agrees.
 
@@ -199,7 +182,10 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     table = read_table(ROOT / "data" / "phantoms", check_images=False) if table is None else table
     problems = changed_files(folder)
     if (folder / "reference").is_dir():
-        problems += wrong_bands(folder / "bands.json")
+        try:
+            problems += wrong_artifacts(folder)
+        except Exception as error:  # numbers damaged in any way: said, and the rest is still checked
+            problems.append(f"bands.json: cannot be checked ({type(error).__name__}: {error})")
     if any((folder / name).exists() for name in (*(f"{name}.json" for name in COUNTED), "worlds", "rivals.parquet")):
         problems += wrong_evidence(folder, table)
     opinions_of = cache(OpinionStore)  # the shipped ones are many: read once
@@ -211,5 +197,5 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     for base in sorted({f.parent for f in [*folder.rglob("results.json"), *folder.rglob("results")]}):
         run = RunFolder(base, {"cases_sha256": table.sha256})
         panels = cache(partial(panels_of_run, run, table, opinions_of))
-        problems += wrong_files(run, table, panels) + wrong_numbers(run, table, panels)
+        problems += wrong_stamps(base, table) + wrong_files(run, table, panels) + wrong_numbers(run, table, panels)
     return problems

@@ -116,6 +116,8 @@ def wrong_seeds(frame: pd.DataFrame) -> list[int]:
         kind, answer = "yes_no" if facts["kind"] in ("present", "side") else "choice", facts["options"].index(facts["text"])
         easy = bool(row["unanimous"]) and row["panel_vote"] == answer
         asked = json.loads(row["options"]) == list(facts["options"]) and row["answer"] == answer and row["question_type"] == kind
+        asked &= row["n_options"] == len(facts["options"]) and row["marked"] == facts["marked"]
+        asked &= row["majority_vote"] == str(row["panel_vote"])
         if not asked or easy != (row["difficulty"] == "easy") or (row["difficulty"] == "hard" and row["panel_vote"] == answer):
             wrong.append(number)
     return wrong

@@ -1,4 +1,4 @@
-"""``make verify``: a copy of what is stored with one digit changed must not pass, though its manifest is written anew; 1 if one does."""
+"""``make verify``: a copy of what is stored with one digit, or one bit of a weight, changed must not pass, though its manifest is written anew; 1 if one does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ ROOT = Path(__file__).parents[1]
 # file, and whether a new manifest is written: what cannot be counted again is found by its hash
 CHANGED = {
     "artifacts/reference/results.json": True, "artifacts/bands.json": True, "artifacts/reference/routes/train.json": False,
-    "artifacts/reference/rollouts/diverse/rollouts.jsonl": False,
+    "artifacts/reference/rollouts/diverse/rollouts.jsonl": False, "artifacts/policy/model.safetensors": True,
     "figures/data/rivals.json": True, "figures/data/accuracies.json": True, "figures/data/paper_tables.json": False,
 }  # fmt: skip
 
 
 def change_one_digit(file: Path) -> None:
-    """The last digit of the file that is no end of a fraction becomes another one."""
+    """The last digit of the file that is no end of a fraction becomes another one; of weights, the last bit."""
+    if file.suffix == ".safetensors":
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        return
     text = file.read_text(encoding="utf-8")
     at = max(text.rfind(f"0.{digit}") for digit in "0123456789") + 2 if "0." in text else max(text.rfind(d) for d in "0123456789")
     file.write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :], encoding="utf-8")

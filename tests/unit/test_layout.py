@@ -21,7 +21,7 @@ ORDER = [
     *("contrasts", "baselines", "inference"),
     *("health", "dose", "devices", "progress", "grpo", "processes", "sft", "triage", "attending", "evaluation", "ideal_reader", "run_folder"),
     *("summary", "evidence", "looking", "trust", "rescore", "gain_map", "run", "dry_run", "side_by_side"),
-    *("model_card", "pipeline", "checks", "world_bands", "probes", "verify_evidence", "verify"),
+    *("model_card", "pipeline", "checks", "world_bands", "probes", "verify_evidence", "verify_stamps", "verify"),
     *("plots", "paper_audit"),
     *("claims", "report", "widgets", "live", "toy", "case_browser", "token_entropy", "exercises"),
     *("inspector", "chair", "room", "store_demo", "bundle", "doctor", "demo", "copies", "plan", "cli", "__main__"),

@@ -30,7 +30,6 @@ from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numb
 from mmedlite.verify_evidence import panels_of_run
 from tests.small import PANELS
 
-FACTS = dict.fromkeys(("code", "config", "cases"), "0" * 64)
 ROWS = "results/diverse/test/trained.parquet"
 
 
@@ -92,8 +91,9 @@ def rows_of(cases: list[Case], system: str) -> pd.DataFrame:
 @pytest.fixture
 def run(tmp_path: Path, table: CaseTable) -> Path:
     """A run folder with rows, opinions and checks, the numbers counted from them, and a manifest."""
-    this = RunFolder(tmp_path / "run", {"seed": 0, "code": code_sha256(), "cases_sha256": table.sha256})
-    this.save_json("run.json", {"specialists": asdict(form("r1"))})
+    facts = {"profile": "none of the kit's", "seed": 0, "code": code_sha256(), "cases_sha256": table.sha256, "specialists": asdict(form("r1"))}
+    this = RunFolder(tmp_path / "run", {**facts, "config_sha256": "0" * 64, "policy": "0" * 64})
+    this.save_json("run.json", this.facts)
     test = table.split("test")
     for system in LIVE:
         this.keep(rows_of(test, system), f"diverse/test/{system}")
@@ -115,7 +115,7 @@ def run(tmp_path: Path, table: CaseTable) -> Path:
         shifted=shifted_numbers(this, "diverse"), checks={"passed": 2, "failed": 0, "skipped": 0, "assisted": 0}, minutes=3.5,
         panel={"diverse": {"easy": 0.5, "medium": 0.0, "hard": 0.5, "rho": 1.0, "effective": 1.0, "n": 2}},
     )  # fmt: skip
-    v.write_manifest(this.folder, FACTS)
+    v.write_manifest(this.folder, this.facts)
     return this.folder
 
 
@@ -137,7 +137,7 @@ def test_sound_run_has_no_problem(run: Path, table: CaseTable) -> None:
 
 def test_manifest_holds_hashes_and_origin(run: Path) -> None:
     content = json.loads((run / "manifest.json").read_text())
-    assert content["made_from"] == FACTS
+    assert content["made_from"]["code"] == code_sha256()
     assert {"adapter.safetensors", "opinions/answers-000.jsonl", ROWS, "routes/train.json"} <= content["files"].keys()
     assert not {"results.json", "checks.jsonl", "manifest.json"} & content["files"].keys()  # counted again, or still growing
     assert content["files"]["adapter.safetensors"] == v.sha256(run / "adapter.safetensors")
@@ -201,7 +201,8 @@ def test_shifted_numbers_of_every_panel_are_counted(run: Path, table: CaseTable)
 def test_another_case_table_is_told(run: Path, table: CaseTable) -> None:
     change_number(run, lambda r: r.update(cases_sha256="f" * 64))
     problems = v.verify(run, table)
-    assert problems == [f"results.json, cases_sha256: {'f' * 64}, counted again {table.sha256}"]
+    counted = f"results.json, cases_sha256: {'f' * 64}, counted again {table.sha256}"
+    assert problems == ["results.json, cases_sha256: not what run.json says", counted]
 
 
 @pytest.mark.parametrize("name", ["checks.jsonl", "results/triage.parquet", ROWS, "opinions/answers-000.jsonl"])
@@ -266,7 +267,7 @@ def test_changed_row_is_found_though_hash_and_number_agree(run: Path, table: Cas
 
 def forge(run: Path, rows: pd.DataFrame, name: str = ROWS) -> None:
     rows.to_parquet(run / name, index=False)
-    v.write_manifest(run, FACTS)
+    v.write_manifest(run)
 
 
 def all_right_without_texts(rows: pd.DataFrame, _: Path) -> pd.DataFrame:

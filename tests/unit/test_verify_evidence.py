@@ -17,10 +17,12 @@ from mmedlite import evidence, gain_map, verify, verify_evidence
 from mmedlite.cases import CaseTable
 from mmedlite.profiles import ROOT
 from mmedlite.run_folder import RunFolder
+from mmedlite.verify_stamps import wrong_bands
 from tests.small import cases_again
 
 NAMES = (*evidence.UNTRAINED, *("_".join(arm) for arm in evidence.ARMS))
 NO_CASES = CaseTable(Path("none"), [])
+REFERENCE = RunFolder(RunFolder.reference, json.loads((RunFolder.reference / "run.json").read_text(encoding="utf-8")))
 
 
 def wide(names: tuple[str, ...], seed: int, n: int = 40) -> pd.DataFrame:
@@ -146,15 +148,17 @@ def test_a_forgery_is_found_under_a_new_manifest(data: Path, name: str) -> None:
 
 @pytest.mark.parametrize("change", [
     lambda band: band.update(low=band["low"] - 0.05), lambda band: band["seeds"].update({"1": band["seeds"]["1"] + 0.003}),
-    lambda band: band.update(mean=0.9), lambda band: band["control"].update(untrained_panel=0.99),
+    lambda band: band.update(mean=0.9), lambda band: band["control"].update(untrained_panel=0.99), lambda band: band["control"].clear(),
+    lambda band: band.update(code="0" * 64), lambda band: band.update(config="0" * 64), lambda band: band.update(direction="within"),
+    lambda band: band.update(source="figures/worlds.py"), lambda band: band.clear(),
 ])  # fmt: skip
 def test_a_widened_band_is_found(tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     bands = json.loads((ROOT / "artifacts" / "bands.json").read_text())
     (tmp_path / "bands.json").write_text(json.dumps(bands))
-    assert verify.wrong_bands(tmp_path / "bands.json") == []
+    assert wrong_bands(tmp_path / "bands.json", REFERENCE) == []
     change(bands["attending_diverse_trained"])
     (tmp_path / "bands.json").write_text(json.dumps(bands))
-    assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, attending_diverse_trained")
+    assert wrong_bands(tmp_path / "bands.json", REFERENCE)[0].startswith("bands.json, attending_diverse_trained")
 
 
 @pytest.mark.parametrize("change", [
@@ -165,8 +169,9 @@ def test_a_changed_band_over_worlds_is_found(tmp_path: Path, change: Callable[[d
     bands = json.loads((ROOT / "artifacts" / "bands.json").read_text())
     change(bands["hard_diverse"])
     (tmp_path / "bands.json").write_text(json.dumps(bands))
-    assert {problem.partition(": ")[2].partition(" is")[0] for problem in verify.wrong_bands(tmp_path / "bands.json")} <= {"seeds", "control"}
-    assert verify.wrong_bands(tmp_path / "bands.json")[0].startswith("bands.json, hard_diverse")
+    problems = wrong_bands(tmp_path / "bands.json", REFERENCE)
+    assert {problem.partition(": ")[2].partition(" is")[0] for problem in problems} <= {"seeds", "control"}
+    assert problems[0].startswith("bands.json, hard_diverse")
 
 
 STORED = pd.read_parquet(evidence.DATA / "rivals.parquet").iloc[::40]
@@ -208,14 +213,16 @@ def test_worlds_hold_the_cases_of_their_seeds() -> None:
     frame = pd.DataFrame({
         "case_id": [f"phantom-71-test-{i:05d}" for i in range(30)], "options": [json.dumps(f["options"]) for f in facts],
         "answer": answer, "question_type": ["yes_no" if f["kind"] in ("present", "side") else "choice" for f in facts],
-        "difficulty": "easy", "unanimous": True, "panel_vote": answer,
+        "difficulty": "easy", "unanimous": True, "panel_vote": answer, "majority_vote": [str(a) for a in answer],
+        "n_options": [len(f["options"]) for f in facts], "marked": [f["marked"] for f in facts],
     })  # fmt: skip
     assert verify_evidence.wrong_seeds(frame) == []
     forged = frame.copy()
     forged.loc[7, "answer"] = 1 - min(1, frame.loc[7, "answer"])
     forged.loc[8, "question_type"] = {"yes_no": "choice", "choice": "yes_no"}[frame.loc[8, "question_type"]]
     forged.loc[9, "difficulty"], forged.loc[10, "unanimous"], forged.loc[11, "panel_vote"] = "hard", False, -1
-    assert verify_evidence.wrong_seeds(forged) == [7, 8, 9, 10, 11]
+    forged.loc[12, "n_options"], forged.loc[13, "marked"], forged.loc[14, "majority_vote"] = 9, not frame.loc[13, "marked"], "-1"
+    assert verify_evidence.wrong_seeds(forged) == [*range(7, 15)]
 
 
 def test_a_world_without_an_arm_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
