@@ -39,6 +39,18 @@ def _stored(data: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def training_noise(data: Path) -> list[str]:
+    """How much a difference of two trained arms moves between worlds, for tables of one training each; else nothing."""
+    if not (found := _stored(data, "evidence")):
+        return []
+    spread = [row["sd"] for row in found["primary"].values()]
+    return [
+        f"\nOne training each. Between the {len(found['worlds'])} worlds a difference of two trained arms has a standard deviation of "
+        f"{min(spread):.3f} to {max(spread):.3f}, which intervals over cases do not hold: one within {2 * max(spread):.2f} of 0 may be the "
+        "luck of a training."
+    ]
+
+
 def rivals(data: Path) -> Part:
     """Every baseline beside the trained policy, on both panels."""
     found = _stored(data, "rivals")
@@ -70,7 +82,7 @@ def rivals(data: Path) -> Part:
         )
     alt = "Trained policy minus every baseline, {} panel; numbers in the table above"
     pictures = " ".join(f"![{alt.format(p)}](drawn/rivals_{p}.png)" for p in found)
-    return said, [*lines, f"\n{pictures}"]
+    return said, [*lines, *training_noise(data), f"\n{pictures}"]
 
 
 def worlds(data: Path) -> Part:
@@ -85,12 +97,17 @@ def worlds(data: Path) -> Part:
     lines += [
         f"{plan}. {done} of {planned} worlds are there{rest}. Printed recipe, one thing changed, at equal updates; test accuracy, mean over "
         "worlds, interval from a bootstrap over worlds and images.\n",
-        "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step | verdict |", "|---|---|---|---|---|---|",
+        "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step (t test) | verdict |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in found["primary"].items():
         p = f"{row['p']:.3f} | {row['p_holm']:.3f} | {told_difference(row['detectable'])}"
         lines.append(f"| {name} | {signed(row)} | {p} | {row['verdict']} |")
     lines.append("\n![Primary contrasts, a dot a world; numbers in the table above](drawn/contrasts.png)")
+    panels = [name for name in found["accuracy"] if name.startswith("all, ")]
+    lines += ["\nExploratory: mean accuracy of every arm over the worlds.\n",
+              "| arm | " + " | ".join(p.removeprefix("all, ") for p in panels) + " |", "|---|" + "---|" * len(panels)]  # fmt: skip
+    lines += [f"| {arm.replace('_', ' ')} | " + " | ".join(f"{found['accuracy'][p][arm]:.3f}" for p in panels) + " |"
+              for arm in found["accuracy"][panels[0]]]  # fmt: skip
     kinds = ("yes/no questions", "four options")
     lines += ["\nExploratory: the same contrasts on each kind of question, unadjusted intervals.\n",
               "| contrast, panel | " + " | ".join(kinds) + " |", "|---|---|---|"]  # fmt: skip
@@ -143,7 +160,7 @@ def controls(data: Path) -> Part:
     said = [f"Held-out accuracy rises with no right label in the reward (stages and coefficients still follow the buckets), under: {named}."]
     told = "; ".join(f"{p}, {arm.rsplit('_', 1)[1]} %: " + ", ".join(f"{b} {s:.0%}" for b, s in shares.items())
                      for p, arms in wrong.items() for arm, shares in arms.items())  # fmt: skip
-    return said, [*lines, f"\nShare of wrong labels in each bucket: {told}."]
+    return said, [*lines, *training_noise(data), f"\nShare of wrong labels in each bucket: {told}."]
 
 
 def _arm(row: dict[str, Any]) -> list[str]:
@@ -240,7 +257,7 @@ def gain_map(data: Path) -> Part:
         f"With dialled panels ({len(cells)} settings of accuracy and correlation, one training each) the trained policy is better than three "
         f"fitted weights in {better}, worse in {worse}, not told apart in {len(cells) - better - worse} (95 % intervals, paired)."
     )
-    return [said], lines
+    return [said], [*lines, *training_noise(data)]
 
 
 def main() -> list[str]:

@@ -29,7 +29,7 @@ def contrasts(rows: Mapping[str, Mapping[str, Any]], done: int, planned: int) ->
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set(xlabel=f"difference of test accuracy; small marks: {done} of {planned} worlds", ylim=(len(rows) - 0.5, -0.5))
         axes.locator_params(axis="x", nbins=6)
-        beside, told = axes.twinx(), [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], p {p:.3f}" for mean, low, high, p in table.to_numpy()]
+        beside, told = axes.twinx(), [f"{mean:+.3f} [{low:+.3f}, {high:+.3f}], Holm p {p:.3f}" for mean, low, high, p in table.to_numpy()]
         beside.set(ylim=axes.get_ylim(), yticks=range(len(rows)), yticklabels=told)
         beside.tick_params(length=0, grid_alpha=0)
 

@@ -111,9 +111,11 @@ def triage(found: dict[str, Any]) -> list[str]:
     more = {"triage_sft": "SFT, as many updates", "triage_two": "GRPO on two labels only (Radiologist, Pathologist)",
             "triage_two, other departments": "the same, on the other five departments"}  # fmt: skip
     rows += [(more[name], with_interval(row["mean"], row["ci"])) for name, row in found["triage"].items() if name in more]
-    printed = load_tables()["tables"]["7"]
-    told = "; ".join(f"{row} {paper_cells(printed, row)}" for row in printed["rows"])
-    return [f"\n## Tables 7 and 11: triage\n\nThe paper (Table 7: {', '.join(printed['columns'])}): {told}.\n",
+    tables, lines = load_tables()["tables"], ["\n## Tables 7 and 11: triage\n"]
+    for key, what in (("7", "right department"), ("11", "final accuracy, by how the triage doctor was trained")):
+        told = "; ".join(f"{row} {paper_cells(tables[key], row)}" for row in tables[key]["rows"])
+        lines.append(f"The paper's Table {key}, {what} ({', '.join(tables[key]['columns'])}): {told}.\n")
+    return [*lines, "Here only the route is compared: what final accuracy hangs on it stands under Table 10.\n",
             f"| triage | right department, n = {stored['n']:,} |", "|---|---|", *(f"| {title} | {cell} |" for title, cell in rows)]  # fmt: skip
 
 

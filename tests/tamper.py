@@ -1,4 +1,4 @@
-"""``make verify``: a copy of what is stored with one digit, or one bit of a weight, changed must not pass, though its manifest is written anew; 1 if one does."""
+"""``make verify``: a copy of what is stored with one digit or bit changed must not pass, though its manifest is written anew; 1 if one does."""
 
 from __future__ import annotations
 
