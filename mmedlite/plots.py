@@ -63,6 +63,13 @@ def png(fig: Figure, alt: str) -> bytes:
     return small.getvalue()
 
 
+def number(value: float) -> str:
+    """A number of a table: three places, but a count as a count, and a small one so that it is not 0.000."""
+    if float(value).is_integer() and abs(value) > 1:
+        return f"{value:,.0f}"
+    return f"{value:.2g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
+
+
 def show(fig: Drawing | str, alt: str, of: str = "") -> None:
     """Display a figure (or the ledger's HTML) in a notebook: PNG with alt text, which stands with the numbers folded beneath, too.
 
@@ -82,7 +89,7 @@ def show(fig: Drawing | str, alt: str, of: str = "") -> None:
         fig.suptitle(of)
         alt = f"{of}. {alt}"
     display(Shown(data=png(fig, alt), format="png", alt=alt))
-    said = f"<p>{escape(alt)}</p>" + fig.numbers.to_html(float_format="{:.3f}".format, na_rep="", border=0)  # JupyterLab hides alt texts
+    said = f"<p>{escape(alt)}</p>" + fig.numbers.to_html(float_format=number, na_rep="", border=0)  # JupyterLab hides alt texts
     display({"text/html": f"<details><summary>Description and numbers</summary>{said}</details>"}, raw=True)
 
 

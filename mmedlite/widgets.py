@@ -19,7 +19,7 @@ import pandas as pd
 from mmedlite import evaluation
 from mmedlite.advantages import advantages
 from mmedlite.curriculum import BUCKETS, bucket
-from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, show, trust_plane
+from mmedlite.plots import HATCHES, Drawing, contact_sheet, draw, number, show, trust_plane
 from mmedlite.profiles import InputError
 from mmedlite.summary import difference
 
@@ -140,9 +140,9 @@ def bucket_explorer() -> None:
 
 # What every notebook shows besides its figures
 def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
-    """A table under its caption, as HTML; text of any length is shown whole, numbers with three places."""
+    """A table under its caption, as HTML; text of any length is shown whole, numbers as ``plots.number`` writes them."""
     with pd.option_context("display.max_colwidth", None):
-        body = frame.to_html(index=index, border=0, float_format="{:.3f}".format, na_rep="", justify="left")
+        body = frame.to_html(index=index, border=0, float_format=number, na_rep="", justify="left")
     body = re.sub(r"<td>(?=[^<]*[A-Za-z]{2})", '<td style="text-align: left">', body)  # JupyterLab sets words too flush right
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
 

@@ -165,9 +165,12 @@ def test_tables_show_long_text_whole_under_their_caption(monkeypatch: pytest.Mon
 def test_words_stand_flush_left_and_numbers_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
     monkeypatch.setattr(widgets, "show", lambda fig, alt: sent.append(fig))
-    widgets.show_table(pd.DataFrame({"a": ["no word of it"], "b": [0.25], "c": ["0.800 [0.490, 0.943]"], "d": [7]}), "caption", index=False)
-    cells = re.findall(r"<td.*?</td>", sent[0])
-    assert cells == ['<td style="text-align: left">no word of it</td>', "<td>0.250</td>", "<td>0.800 [0.490, 0.943]</td>", "<td>7</td>"]
+    row = {"a": "no word of it", "b": 0.25, "c": "0.800 [0.490, 0.943]", "d": 7, "e": 1e-4, "f": 3200.0, "g": 1.0}
+    widgets.show_table(pd.DataFrame([row]), "caption", index=False)
+    words, *numbers = re.findall(r"<td.*?</td>", sent[0])
+    assert words == '<td style="text-align: left">no word of it</td>'
+    told = ["0.250", "0.800 [0.490, 0.943]", "7", "0.0001", "3,200", "1.000"]
+    assert numbers == [f"<td>{number}</td>" for number in told]
 
 
 def test_cases_split_by_the_marker_where_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
