@@ -33,7 +33,7 @@ EASY = ("The reward, the buckets, the stages and the coefficients are stated pre
         "GRPO with a per-sample entropy and KL weight is a short change of a public trainer.",
         "The printed tables can be audited without any model.")  # fmt: skip
 DIFFICULT = ("No prompt, specialist answer or seed is published, so the panel of the paper cannot be rebuilt.",
-             "Epochs, steps, sequence lengths and the KL reference are not stated; the schedule as printed lowers accuracy in the clinic.",
+             "Epochs, steps, sequence lengths and the KL reference are not stated.",
              "No row for the vote of the specialists: whether the attending adds to it cannot be read off the paper.")  # fmt: skip
 # question, the kit's choice; the measured effect is filled from stored numbers where there is one
 QUESTIONS = {
@@ -47,9 +47,9 @@ QUESTIONS = {
     "What decides a tied vote?": "the lowest sample index",
 }
 PATH = ("Two minutes: the ledger below; each row names what would refute it, what was run and the command.",
-        "Four: <code>make verify</code> scores and counts the stored answers again, and must find a changed copy.",
+        "Five: <code>make verify</code> scores and counts the stored answers again, and must find a changed copy.",
         "Five: notebook 06, where three liars change a stored run and are found, and the audit of the paper's arithmetic.",
-        "Four: <code>figures/analysis_plan.md</code>, older than its first run, beside <code>figures/data/evidence.json</code>.")  # fmt: skip
+        "Three: <code>figures/analysis_plan.md</code>, older than its first run, beside <code>figures/data/evidence.json</code>.")  # fmt: skip
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -63,9 +63,14 @@ def _items(lines: Sequence[str], tag: str = "ul") -> str:
     return f"<{tag}>" + "".join(f"<li>{line}</li>" for line in lines) + f"</{tag}>"
 
 
-def effects(panels: Sequence[str], worlds: Mapping[str, Any]) -> dict[str, str]:
-    """The measured effect of the kit's choices, by open question."""
+def effects(panels: Sequence[str], worlds: Mapping[str, Any], controls: Mapping[str, Any]) -> dict[str, str]:
+    """The measured effect of the kit's choices, by open question; worlds, controls: as ``evidence`` counts them."""
     told = {}
+    if again := {p: controls[p]["hard_redrawn"]["against"] for p in panels if p in controls}:
+        told["Are buckets made from the answers that the prompt shows?"] = (
+            "printed recipe, opinions of the hard stage drawn again minus as they were, one training: "
+            + "; ".join(f"{p} {signed(r)}" for p, r in again.items())
+        )
     for question, contrast in (("How many epochs or steps has each stage?", None),
                                ("Are easy and medium cases visited again in the hard stage?", "hard cases rehearsed")):  # fmt: skip
         rows = {p: worlds["primary"][f"{contrast}, {p}"] if contrast else worlds["recommended"][f"against printed_as_is, {p}"]
@@ -104,7 +109,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     results, worlds = run.results(), evidence.count()
     panels = list(results["attending"])
     claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()), *(of_worlds(worlds) if worlds else [])]
-    made = effects(panels, worlds)
+    made = effects(panels, worlds, evidence.controls())
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")
     cost = [(name.replace("_", " "), results[name]) for name in told if name in results]
     looks = [
