@@ -40,11 +40,11 @@ def gain_map(found: dict[str, Any]) -> tuple[plots.Drawing, str]:
             x, y, points = row["accuracy"], row["correlation"], 100 * row["gain"]["mean"]
             axes.add_patch(Rectangle((x - WIDE / 2, y - HIGH / 2), WIDE, HIGH, facecolor=colours(norm(points)), edgecolor="0.4"))
             axes.text(x - 0.035, y - 0.045, _points(row["gain"]), va="center", color="white" if abs(points) > 0.7 * MOST else "black")
-        for mark, (name, row) in zip("os", found["clinic"].items(), strict=True):
+        for mark, up, (name, row) in zip("os", (10, -3), found["clinic"].items(), strict=True):
             at = (row["accuracy"], row["correlation"])
             axes.plot(*at, mark, color="black", zorder=3)
             told = f"clinic, {name.replace('_', '-')}: {_points(row['gain'])}"
-            axes.annotate(told, at, (10, 10), textcoords="offset points", va="center", bbox=box)
+            axes.annotate(told, at, (10, up), textcoords="offset points", va="center", bbox=box)
         for name, row in found["paper"].items():
             at = (row["accuracy"], row["correlation"])
             axes.plot(*at, "x", color="black", mew=2, zorder=3)
