@@ -143,7 +143,10 @@ def verify(args: argparse.Namespace) -> int:
         print(f"No report can be written: {error}")
     if not args.retrain:
         return int(bool(problems))
-    again = argparse.Namespace(profile="tiny", cases=args.cases, out=None, seed=None, replay=False, dry_run=False)
+    folder = Path(args.folder)
+    told = next((f.read_text(encoding="utf-8") for f in (folder / "run.json", folder / "reference" / "run.json") if f.is_file()), "{}")
+    made = {"profile": "tiny", "seed": None, **json.loads(told)}
+    again = argparse.Namespace(profile=made["profile"], cases=args.cases, out=None, seed=made["seed"], replay=False, dry_run=False)
     return max(int(bool(problems)), run(again))
 
 

@@ -408,3 +408,12 @@ def test_an_edited_copy_of_a_profile_is_not_held_against_the_kits_own(tmp_path: 
     for settings, known in ((load_profile("tiny").sha256(), load_profile("tiny").eval_cases), ("0" * 64, None)):
         (tmp_path / "run.json").write_text(json.dumps({"profile": "tiny", "config_sha256": settings}))
         assert v._eval_cases(run) == known
+
+
+def test_retrain_trains_what_the_run_trained(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Any] = []
+    monkeypatch.setattr(cli, "run", lambda args: trained.append((args.profile, args.seed, args.cases)) or 0)
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**facts, "profile": "real-small", "seed": 3}))
+    cli.main(["verify", str(run), "--cases", str(run.parent / "table"), "--retrain"])
+    assert trained == [("real-small", 3, str(run.parent / "table"))]
