@@ -53,12 +53,12 @@ def _refuse_silence(alt: str) -> None:
 
 
 def png(fig: Figure, alt: str) -> bytes:
-    """The figure as PNG of 64 colours, or 256 where it holds pictures, with the alt text inside; InputError without alt text."""
+    """The figure as PNG of 40 colours, or 256 where it holds pictures, with the alt text inside; InputError without alt text."""
     _refuse_silence(alt)
     (info := PngInfo()).add_itxt("Description", alt)
     with matplotlib.style.context(STYLE):
         fig.savefig(full := io.BytesIO(), format="png")
-    few = Image.open(full).convert("RGB").quantize(256 if any(a.images for a in fig.axes) else 64, Image.Quantize.MAXCOVERAGE)
+    few = Image.open(full).convert("RGB").quantize(256 if any(a.images for a in fig.axes) else 40, Image.Quantize.MAXCOVERAGE)
     few.save(small := io.BytesIO(), "PNG", pnginfo=info, optimize=True)
     return small.getvalue()
 
@@ -261,12 +261,14 @@ def training_curves(log: pd.DataFrame, boundaries: Mapping[str, float] | None = 
             line = "-" if len(known) == len(log) else "o"
             axes.plot(known["step"], known[column], line, color="0.75", lw=0.7, markersize=3, antialiased=False)  # few shades: a small file
             axes.plot(known["step"], smooth.loc[known.index, column], LINES[i % 4], color=f"C{i}")
-            axes.set(ylabel=column, xlabel=f"step; strong: mean of {window}")
+            axes.set(ylabel=column, xlabel="step")
             axes.set_ylim(bottom=min(0, known[column].min()))
             axes.tick_params(labelbottom=True)  # the pane below may be empty
             for level, (name, step) in enumerate(starts.items()):  # each name on its own line: short stages lie close together
                 axes.axvline(step, color="0.5", linestyle=":", linewidth=1)
                 axes.text(step, 1.0 + 0.07 * (len(starts) - 1 - level), name, transform=axes.get_xaxis_transform(), va="bottom", fontsize=8)
+
+        fig.supxlabel(f"grey: each step; strong: mean of the last {window}", fontsize=9)
 
     said = "; ".join(f"{c} from {smooth[c].dropna().iloc[0]:.3f} to {smooth[c].dropna().iloc[-1]:.3f}" for c in shown)
     alt = f"Training curves over {int(log['step'].max())} steps (moving average of {window}): {said}."
