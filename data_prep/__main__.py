@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # as a full disk
+        print(f"error: {error.strerror} ({error.filename}). Fix: make room, or name another folder, and run it again", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

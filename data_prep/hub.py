@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from mmedlite.profiles import InputError
 
+LARGEST_MEMBER = 500_000_000  # bytes unpacked: a bomb is refused before it is
 BATCH = 64  # rows of a Parquet file in memory at once: each may hold a picture
 
 
@@ -74,7 +75,7 @@ def json_rows(content: bytes | Path, name: str, fields: Sequence[str]) -> list[t
     """
     try:
         rows = json.loads(content.read_bytes() if isinstance(content, Path) else content)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"not a readable JSON file ({type(error).__name__})", name, "download it again") from error
     if not isinstance(rows, list):
         raise InputError("not a list of questions", name, "download it again")
@@ -137,6 +138,8 @@ def open_zip(file: Path) -> zipfile.ZipFile:
 
 def member(archive: zipfile.ZipFile, name: str) -> bytes:
     """What a member of an archive holds; InputError where it is damaged."""
+    if (size := archive.getinfo(name).file_size) > LARGEST_MEMBER:
+        raise InputError(f"member of {size:,} bytes unpacked", f"{archive.filename}, {name}", "no source has one so large: download it again")
     try:
         return archive.read(name)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:

@@ -18,14 +18,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data_prep.departments import TABLE, look_up
-from data_prep.pictures import read
+from data_prep.hub import hashes
+from data_prep.items import Stored, add_once
+from data_prep.pictures import from_file
 from data_prep.splits import split_pictures
 from mmedlite.cases import Case, TableWriter, option_key
 from mmedlite.profiles import ROOT, InputError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 LABEL_FILES = ("labels.jsonl", "qa.jsonl")
+UNREAD = ""  # the field of a row that is no JSON object
 MAX_CLASSES = 12  # labels with more values than this are free text, not a closed set
 MODALITY_OPTIONS = 4
 CLASS_QUESTION = "Which class does this picture belong to?"
@@ -51,32 +56,30 @@ class Row:
     answer: int = 0
 
 
-def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number from 1, object) for each line of a JSON-lines file; InputError where a line is no JSON object."""
+def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
+    """(line number from 1, object) for each line of a JSON-lines file, None for one that is no JSON object in UTF-8."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"unreadable file ({type(error).__name__})", str(file), "save it as UTF-8 text") from error
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise InputError(f"unreadable file ({type(error).__name__})", str(file), "save it again") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError:
+            value = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict):
-            raise InputError("not a JSON object", f"{file}, row {number}", 'write {"image": ..., "label": ...}')
-        yield number, value
+        yield number, value if isinstance(value, dict) else None
 
 
 def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str]]:
-    """Every row of the source, and the names of sub-folders that hold no labels and were left out."""
+    """Every row of the source, ``UNREAD`` where it is no JSON object, and the names of sub-folders without labels, which are left out."""
     if not source.is_dir():
         raise InputError("no such folder", str(source), "name the folder of your pictures with --source")
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
     sets = [source] if labelled(source) else [folder for folder in folders if labelled(folder)]
     rows = [
-        make_row(folder, f"{folder.name}/{name}, row {number}", fields, modality)
+        make_row(folder, f"{folder.name}/{name}, row {number}", {UNREAD: True} if fields is None else fields, modality)
         for folder in sets
         for name in LABEL_FILES
         if (folder / name).is_file()
@@ -130,22 +133,24 @@ def parse_problem(problem: str, solution: str) -> tuple[str, list[str], int]:
 
 
 def store_images(rows: list[Row], out: TableWriter) -> list[Row]:
-    """Store the picture of every row that has a good one; other rows are dropped with their reason."""
+    """Store the picture of every row that has a good one; other rows are dropped with their reason. A build that was stopped goes on."""
     kept: list[Row] = []
+    pictures = Stored(out)
     seen: dict[tuple[str, str, str], str | None] = {}
-    for row in rows:
-        path = row.folder / row.image
+    for row in tqdm(rows, desc="image_folder", unit=" rows", mininterval=2):
         expected = row.fields.get("sha256")
         try:
+            if UNREAD in row.fields:
+                raise InputError("not a JSON object in UTF-8")
             if not row.image:
                 raise InputError("no field image")
-            picture = read(path)
-            if expected and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
+            found = pictures.add(from_file(row.folder, row.image))
+            if expected and hashlib.sha256((row.folder / row.image).read_bytes()).hexdigest() != expected:
                 raise InputError("the file is not the one labelled (sha256 differs)")
         except InputError as error:
             out.drop(row.where, error.what)
             continue
-        row.stored, row.sha256 = out.add_image(picture)
+        row.stored, row.sha256 = found["path"], found["sha256"]
         key = (row.set_name, row.sha256, str(row.fields.get("problem")))
         if key in seen:
             same = seen[key] == (row.label or row.fields.get("solution"))
@@ -214,12 +219,13 @@ def main(args: argparse.Namespace) -> int:
         usable = ask(store_images(rows, out), out, args.seed)
         split = split_pictures({row.sha256: row.modality for row in reversed(usable)}, args.seed)
         number: Counter[tuple[str, str]] = Counter()
+        cases: list[Case] = []
         for row in usable:
             number[row.set_name, row.sha256] += 1
             again = number[row.set_name, row.sha256]
             given = {key: row.fields.get(key) for key in ("modality", "label", "source", "question_type", "split")}
             yes_no = {option_key(option) for option in row.options} == {"yes", "no"}
-            out.add(
+            cases.append(
                 Case(
                     case_id=f"{row.set_name}-{row.sha256[:16]}" + (f"-{again}" if again > 1 else ""),
                     source=row.set_name,
@@ -236,8 +242,10 @@ def main(args: argparse.Namespace) -> int:
                     meta={"row": row.where, "image": row.image, "given": {k: v for k, v in given.items() if v}},
                 )
             )
-        unknown = Counter(row.modality for row in usable if row.department is None)
-        out.notes |= {"no_department": dict(unknown), "folders_without_labels": left_out, "seed": args.seed}
+        add_once(out, cases)
+        unknown = Counter(case.modality for case in out.cases if case.specialty is None)
+        files = sorted(file for name in LABEL_FILES for file in (*source.glob(name), *source.glob(f"*/{name}")))
+        out.notes |= {"no_department": dict(unknown), "folders_without_labels": left_out, "seed": args.seed, "files": hashes(files, source)}
     print(f"{len(out.cases)} cases in {args.out}, {len(out.dropped)} rows dropped (listed in card.json)")
     if unknown:
         print(f"no department for: {', '.join(sorted(unknown))} (no guess is made; data_prep/departments.py)")

@@ -86,7 +86,7 @@ def each(
             continue
         try:
             yield make(where, row)
-        except (TypeError, ValueError, AttributeError, KeyError):
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError, MemoryError):
             yield Unusable(where, "a field of another kind than this source has")
 
 
@@ -121,7 +121,9 @@ class Stored:
                 row = json.loads(line)
             except ValueError:  # cut short by a stop
                 continue
-            if isinstance(row, dict) and {"key", "path", "sha256", "dhash"} <= row.keys() and (self.out.out / row["path"]).is_file():
+            kinds = {"key": str, "path": str, "sha256": str, "dhash": int}
+            whole = isinstance(row, dict) and all(isinstance(row.get(k), kind) for k, kind in kinds.items())
+            if whole and (self.out.out / row["path"]).is_file():
                 yield row
 
     def add(self, picture: Picture) -> dict[str, Any]:
@@ -162,7 +164,7 @@ def build(args: argparse.Namespace, source: str, items: Iterable[Item | Unusable
         if args.group_by_image:
             split = split_pictures({c.image_sha256s[0]: c.modality for c in cases}, args.seed)
             cases = [replace(c, split=split[c.image_sha256s[0]]) for c in cases]
-        _add_once(out, cases)
+        add_once(out, cases)
         out.notes |= {"seed": args.seed, "group_by_image": args.group_by_image, **notes}
         out.notes |= {"leaks": report(out.cases, hashes), "no_department": dict(Counter(c.modality for c in out.cases if not c.specialty))}
     print(f"{len(out.cases):,} cases in {args.out}, {len(out.dropped):,} rows dropped (listed in card.json)")
@@ -182,7 +184,7 @@ def _case(source: str, item: Item, row: dict[str, Any]) -> Case:
     )  # fmt: skip
 
 
-def _add_once(out: TableWriter, cases: Sequence[Case]) -> None:
+def add_once(out: TableWriter, cases: Sequence[Case]) -> None:
     """Add the cases that the validator takes, each id once, so that one bad row does not cost the others."""
     seen: dict[str, Case] = {}
     for case in cases:
@@ -192,6 +194,12 @@ def _add_once(out: TableWriter, cases: Sequence[Case]) -> None:
             out.add(case)
         else:
             out.drop(case.meta["row"], "a second row of the same id")
+
+
+def for_test_alone(args: argparse.Namespace) -> None:
+    """InputError, before anything is downloaded, where a set that is for test alone is to be split."""
+    if args.group_by_image:
+        raise InputError("these questions are for test alone", "--group-by-image", "leave it out")
 
 
 def print_sizes(found: Mapping[str, Mapping[str, int]], paper: Mapping[str, int]) -> None:

@@ -15,11 +15,10 @@ from typing import Any
 
 from data_prep.departments import look_up
 from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows
-from data_prep.items import Item, Unusable, build, print_sizes
+from data_prep.items import Item, Unusable, build, for_test_alone, print_sizes
 from data_prep.items import add_arguments as common
-from data_prep.pictures import beside_each_other, from_bytes
+from data_prep.pictures import beside_each_other, from_bytes, from_cell
 from mmedlite.cases import option_key
-from mmedlite.profiles import InputError
 
 REPO, REVISION = "MMMU/MMMU", "98e6ac0cb9b7b2cd2c991b85a50762edc4aedc68"  # as others pin it; not confirmed by us online
 SUBJECTS = ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health")
@@ -33,7 +32,7 @@ def listed(text: Any) -> list[str]:
     """A list that is written as a text ("['a', 'b']"), as MMMU writes options and picture types; ValueError where it is none."""
     try:
         value = ast.literal_eval(text) if isinstance(text, str) else text
-    except SyntaxError as error:
+    except (SyntaxError, MemoryError, RecursionError) as error:  # brackets without end
         raise ValueError(str(error)) from error
     if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
         raise ValueError("no list of texts")
@@ -63,7 +62,7 @@ def read(files: Sequence[Path], sizes: dict[str, Counter[str]]) -> Iterator[Item
                 yield Unusable(where, "the answer is not among the options, or an option stands twice")
                 continue
             modality, specialty = look_up(kinds[0] if kinds else "unknown")
-            pictures = [from_bytes(row[name].get("bytes")) for name in IMAGES if row[name]]
+            pictures = [from_cell(row[name]) for name in IMAGES if row[name]]
             yield Item(
                 f"mmmu-{row['id']}", where, "test", beside_each_other(pictures or [from_bytes(None)]), str(row["question"]).strip(),
                 tuple(options), letters.index(str(row["answer"]).strip()), modality, specialty, LICENCE,
@@ -78,11 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Build the table."""
+    for_test_alone(args)
     folder, origin = fetch(args, REPO, [f"{subject}/validation-*.parquet" for subject in SUBJECTS])
     files = [one_of(folder, [f"{subject}/validation-*.parquet"])[0] for subject in SUBJECTS]
     sizes: dict[str, Counter[str]] = {"all": Counter(), "multiple choice": Counter()}
-    if args.group_by_image:
-        raise InputError("these questions are for test alone", "--group-by-image", "leave it out")
     notes = {**origin, "files": hashes(files, folder), "sizes": sizes, "paper": PAPER}
     status = build(args, "mmmu", read(files, sizes), count_rows(files), **notes)
     print_sizes(sizes, PAPER)

@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.departments import look_up
 from data_prep.hub import fetch, hashes, json_rows, member, one_of, open_zip
-from data_prep.items import Item, Row, Unusable, build, each, print_sizes
+from data_prep.items import Item, Row, Unusable, build, each, for_test_alone, print_sizes
 from data_prep.items import add_arguments as common
 from data_prep.pictures import Picture, from_file, from_zip
 from mmedlite.cases import option_key
@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Build the table."""
+    for_test_alone(args)
     folder, origin = fetch(args, REPO, ["OmniMedVQA.zip"])
     files = one_of(folder, ["OmniMedVQA.zip", f"{QUESTIONS}/*.json"])
     if files[0].suffix == ".zip":

@@ -15,7 +15,7 @@ from data_prep.departments import look_up
 from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows, whole
 from data_prep.items import YES_NO, Item, Unusable, build, print_sizes, yes_or_no
 from data_prep.items import add_arguments as common
-from data_prep.pictures import from_bytes
+from data_prep.pictures import from_cell
 from mmedlite.cases import option_key
 
 REPO, REVISION = "flaviagiammarino/path-vqa", "1685832883334b5bb5beaf4e4b333fdeecaa4ad9"  # as others pin it; not confirmed by us online
@@ -34,7 +34,7 @@ def read(files: Sequence[Path], sizes: dict[str, Counter[str]]) -> Iterator[Item
     for file in files:
         split = file.name.split("-")[0]
         for number, (where, row) in enumerate(parquet_rows(file, FIELDS), start=1):
-            picture = from_bytes((row.get("image") or {}).get("bytes"))
+            picture = from_cell(row.get("image"))
             sizes["all"][split] += 1
             splits_of.setdefault(picture.key, set()).add(split)
             if not isinstance(row.get("question"), str) or (answer := yes_or_no(row.get("answer"))) is None:

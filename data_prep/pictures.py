@@ -12,13 +12,13 @@ import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from data_prep.hub import member
-from mmedlite.cases import load_rgb
+from mmedlite.pictures import load_rgb
 from mmedlite.profiles import InputError
 
 SMALLEST, LARGEST, LONGEST = 8, 100_000_000, 100  # pixels of a side, pixels in all, times as long as wide
@@ -43,6 +43,8 @@ def usable(size: tuple[int, int]) -> None:
 
 def read(file: Path | io.BytesIO) -> Image.Image:
     """A picture as RGB; its size is looked at before it is decoded. InputError where it is damaged, too small or too large."""
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise InputError("no regular file")  # opening a pipe would wait for ever
     size = None
     with contextlib.suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError), Image.open(file) as image:
         size = image.size
@@ -74,8 +76,14 @@ def missing(why: str = "missing image") -> Image.Image:
     raise InputError(why)
 
 
+def from_cell(cell: Any) -> Picture:
+    """A picture in a cell of a hub's table: {"bytes", "path"}, or the bytes alone; anything else is a missing one."""
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    return from_bytes(content if isinstance(content, bytes) else None)
+
+
 def from_bytes(content: bytes | None) -> Picture:
-    """An encoded picture in a cell of a table."""
+    """An encoded picture."""
     if not content:
         return Picture("missing", missing)
     return Picture(hashlib.sha256(content).hexdigest(), lambda: read(io.BytesIO(content)))

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep.hub import fetch, hashes, json_rows, one_of, parquet_rows, whole
 from data_prep.items import YES_NO, Item, Row, Unusable, build, each, held_out, print_sizes, yes_or_no
 from data_prep.items import add_arguments as common
-from data_prep.pictures import from_bytes, from_file
+from data_prep.pictures import from_cell, from_file
 from mmedlite.cases import option_key
 
 REPO, REVISION = "flaviagiammarino/vqa-rad", "bcf91e7654fb9d51c8ab6a5b82cacf3fafd2fae9"  # as others pin it; not confirmed by us online
@@ -42,14 +42,18 @@ def official(folder: Path) -> Iterator[Row]:
             yield where, {**row, "split": split, "picture": from_file(folder / "images", str(row.get("image_name")))}
 
 
-def on_hub(files: Sequence[Path]) -> Iterator[Row]:
-    """The rows of the hub's Parquet files, with the fields that it leaves out: none of its questions is a 'frame' one."""
+def on_hub(files: Sequence[Path], pictures: bool) -> Iterator[Row]:
+    """The rows of the hub's Parquet files, with the fields that it leaves out: none of its questions is a 'frame' one.
+
+    Args:
+        pictures: with the pictures; without, so that all rows may be held at once, only the keys of them.
+    """
     numbers = Counter[str]()
     for file in files:
         split = file.name.split("-")[0]
         for where, row in parquet_rows(file, HUB_FIELDS):
             numbers[split] += 1
-            picture = from_bytes((row.get("image") or {}).get("bytes"))
+            picture = from_cell(row.get("image"))
             more = {
                 "qid": f"{split}-{numbers[split]}",
                 "image_name": picture.key,
@@ -57,7 +61,8 @@ def on_hub(files: Sequence[Path]) -> Iterator[Row]:
                 "answer_type": None,
                 "phrase_type": None,
             }
-            yield where, {"question": row.get("question"), "answer": row.get("answer"), **more, "split": split, "picture": picture}
+            shown = {"picture": picture} if pictures else {}
+            yield where, {"question": row.get("question"), "answer": row.get("answer"), **more, "split": split, **shown}
 
 
 def asked(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -87,8 +92,8 @@ def sizes(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     return {rule: {s: sum(row["split"] == s for row in part) for s in PAPER} for rule, part in rules.items()}
 
 
-def read(rows: Sequence[Row], seed: int) -> Iterator[Item | Unusable]:
-    """The items of both splits."""
+def read(rows: Sequence[Row], pictured: Iterable[Row], seed: int) -> Iterator[Item | Unusable]:
+    """The items of both splits; pictured: the same rows with their pictures, one after the other."""
     validation = held_out((str(row.get("image_name")) for _, row in rows if row["split"] == "train"), VALIDATION, seed)
     seen = set()
 
@@ -109,7 +114,7 @@ def read(rows: Sequence[Row], seed: int) -> Iterator[Item | Unusable]:
             {key: row.get(key) for key in ("qid", "image_name", "answer", "question_type", "phrase_type")},
         )  # fmt: skip
 
-    return each(rows, FIELDS, ("question", "image_name"), make)
+    return each(pictured, FIELDS, ("question", "image_name"), make)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,11 +128,12 @@ def main(args: argparse.Namespace) -> int:
     files = one_of(folder, [FILES["train"], "data/*.parquet", "*.parquet"])
     if files[0].suffix == ".json":
         files, rows = [folder / name for name in FILES.values()], list(official(folder))
+        pictured: Iterable[Row] = rows
     else:
         whole(files, ("train", "test"))
-        rows = list(on_hub(files))
+        rows, pictured = list(on_hub(files, pictures=False)), on_hub(files, pictures=True)
     found = sizes(rows)
     print_sizes(found, PAPER)
     notes = {**origin, "files": hashes(files, folder), "sizes": found, "paper": PAPER, "official_overlap": overlap(rows)}
     print(f"official overlap of test and train: {notes['official_overlap']}")
-    return build(args, "vqa_rad", read(rows, args.seed), len(rows), **notes)
+    return build(args, "vqa_rad", read(rows, pictured, args.seed), len(rows), **notes)

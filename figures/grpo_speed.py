@@ -24,16 +24,14 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from PIL import Image
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from trl import GRPOTrainer
 
-from data_prep.tiny_model import SPECIAL
 from figures._clock import made_from, now
+from figures._shapes import SHAPES, random_policy, random_processor
 from mmedlite import features, grpo, prompt_once
 from mmedlite.attending import prompt_of
-from mmedlite.checkpoints import resolve
 from mmedlite.demo import GIB
-from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, load_processor, new_adapter, share_work
+from mmedlite.models import ImageProcessorOnly, load_adapter, load_policy, new_adapter, share_work
 from mmedlite.profiles import DEPARTMENTS, ROOT, Grpo, load_profile
 from mmedlite.prompts import triage_prompt
 from mmedlite.rewards import accuracy_reward, format_reward
@@ -42,12 +40,6 @@ from mmedlite.run import Run
 OUT = ROOT / "figures" / "data"
 GAMMA, BETA = 5e-3, 4e-3  # of the medium bucket
 STEPS = 3  # a run; its first step is not timed
-SHAPES = {
-    "3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16, "num_key_value_heads": 2},
-    "7b": {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4},
-}
-VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14, "window_size": 112,
-          "fullatt_block_indexes": [7, 15, 23, 31]}  # fmt: skip
 
 
 class Watched:
@@ -220,28 +212,10 @@ def tiny(n: int, sides: Sequence[str]) -> dict[str, Any]:
 
 def shape(name: str, n: int, prompts: int, tokens: int, checkpointing: bool) -> dict[str, Any]:
     """A Qwen2.5-VL of the hub's size with random weights, bf16, on one GPU; noise pictures of 448 to 672 pixels."""
-    processor = load_processor(resolve("artifacts/policy"))
-    image = processor.image_processor
-    image.patch_size, image.size = 14, {"shortest_edge": 448 * 448, "longest_edge": 672 * 672}
-    ids = {t: processor.tokenizer.convert_tokens_to_ids(t) for t in SPECIAL}
-    layers = SHAPES[name]
-    config = Qwen2_5_VLConfig(
-        text_config={**layers, "vocab_size": 151_936, "max_position_embeddings": 32_768, "tie_word_embeddings": name == "3b",
-                     "rope_parameters": {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6},
-                     "bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]},
-        vision_config={**VISION, "out_hidden_size": layers["hidden_size"]}, tie_word_embeddings=name == "3b",
-        image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"], vision_end_token_id=ids["<|vision_end|>"],
-    )  # fmt: skip
+    processor = random_processor()
 
     def make() -> Any:
-        torch.manual_seed(0)
-        torch.set_default_dtype(torch.bfloat16)
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            model = Qwen2_5_VLForConditionalGeneration(config).eval()
-        torch.set_default_dtype(torch.float32)
-        model.model.visual.requires_grad_(False)
-        return new_adapter(model, load_profile("tiny").lora)
+        return new_adapter(random_policy(name, processor), load_profile("tiny").lora)
 
     rng = np.random.default_rng(0)
     sizes = [448, 560, 672] * (n * STEPS * prompts)

@@ -114,6 +114,24 @@ def _shape(shape: str, file: Path) -> str:
     )
 
 
+def _stages(data: Path) -> list[str]:
+    """What each stage of a run takes on one GPU, by shape; "not measured" where it was not."""
+    lines = ["\n## A whole run on one GPU\n", "Random weights of the hub's shapes, real pictures, simulated specialists.\n",
+             "| shape | stage | seconds an update | peak, GiB | n | where |", "|---|---|---|---|---|---|"]  # fmt: skip
+    for shape in ("3b", "7b"):
+        if not (file := data / f"gpu_stages_{shape}.json").exists():
+            command = f"python -m figures.gpu_stages --shape {shape} --cases TABLE"
+            lines.append(f"| {shape.upper()} | every stage | not measured: `{command}` | | | |")
+            continue
+        found = json.loads(file.read_text(encoding="utf-8"))
+        made, size = found["made_from"], f"{found['prompts']} x {found['rollouts']} x {found['tokens']}"
+        for row in found["stages"]:
+            what = f"{row['stage']} of {found['cases']['test']} cases" if row["stage"] == "evaluation" else f"{row['stage']}, {size} tokens"
+            where = f"{made['device']}, {made['date']}"
+            lines.append(f"| {shape.upper()} | {what} | {row['seconds']:.1f} | {row['peak_gib']:.1f} | {row['n']} | {where} |")
+    return lines
+
+
 def _store(data: Path) -> list[str]:
     """How fast and how safe the store of answers is."""
     files = [data / f"store_{name}.json" for name in ("speed", "fill")]
@@ -183,7 +201,7 @@ def measured() -> str:
     lines += _real.triage(data)
     lines += ["\n## Better than what, and because of what\n", *_evidence_page.main()]
     lines.append("\nAll numbers: `figures/evidence.md`; the paper's tables beside the same comparisons here: `figures/mirrored_tables.md`.")
-    lines += _engine(data) + _store(data) + _real.small(data)
+    lines += _engine(data) + _stages(data) + _store(data) + _real.small(data)
     return "\n".join(lines) + "\n"
 
 

@@ -8,19 +8,20 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageOps
+from PIL import Image
 
+from mmedlite.pictures import image_sha256, load_rgb, to_rgb
 from mmedlite.profiles import DEPARTMENTS, InputError
 
 SPLITS = ("train", "validation", "test", "shifted")
@@ -111,41 +112,19 @@ class CaseTable:
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit RGB. Deep grey pictures (16-bit, float) are stretched from their minimum to their maximum:
-    clipping them, Pillow's default, would turn a 12-bit scan white."""
-    if image.mode.startswith(("I", "F")):
-        pixels = np.asarray(image, dtype=np.float64)
-        scale = 255.0 / max(float(np.ptp(pixels)), 1e-12)
-        image = Image.fromarray(np.rint((pixels - pixels.min()) * scale).astype(np.uint8))
-    return image.convert("RGB")
-
-
-def load_rgb(path: Path | BinaryIO) -> Image.Image:
-    """Read a picture file as RGB, upright by its EXIF mark. InputError where it is missing or unreadable."""
-    try:
-        with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow raises many kinds on damaged files (OSError, SyntaxError, ValueError, ...)
-        kind = type(error).__name__
-        what = "missing image" if isinstance(error, FileNotFoundError) else f"unreadable image ({kind})"
-        raise InputError(what, str(path), "put a good file there, or take its row out") from error
-
-
-def image_sha256(image: Image.Image) -> str:
-    """SHA-256 of size and decoded RGB bytes: the same picture in another file format keeps its name."""
-    rgb = to_rgb(image)
-    return hashlib.sha256(b"%dx%d:" % rgb.size + rgb.tobytes()).hexdigest()
-
-
 def option_key(text: str) -> str:
-    """An option without case and spare spaces: two options with one key cannot be told apart in an answer."""
-    return " ".join(text.split()).casefold()
+    """An option without case, spare spaces and marks that nobody sees: two options with one key cannot be told apart in an answer."""
+    seen = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")  # zero-width spaces and the like
+    return " ".join(seen.split()).casefold()
 
 
 def _texts(value: Any) -> bool:
     """A list of texts, none of them empty or with half a character (a lone surrogate, which no file can hold)."""
     return isinstance(value, list | tuple) and all(isinstance(v, str) and v.strip() and v.encode(errors="ignore").decode() == v for v in value)
+
+
+# What a prompt or an answer is built of: a question or an option that holds it would break both, after opinions have been paid for.
+CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>")
 
 
 def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -158,6 +137,9 @@ def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         if row[name] not in allowed:
             yield name, f"unknown value {row[name]!r}", f"use one of {', '.join(map(str, allowed))}"
     options, answer = row["options"], row["answer"]
+    for name, texts in (("question", [row["question"]]), ("options", options)):
+        if found := [text for text in texts if CONTROL.search(text)] if _texts(texts) else []:
+            yield name, f"{found[0]!r} holds a control token or a tag of the answer", "take it out"
     if not _texts(options) or len(options) < 2:
         yield "options", f"{options!r} is no list of two or more texts", "give at least two options, none empty"
         return
@@ -170,7 +152,7 @@ def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "question_type", f"yes_no with options {list(options)!r}", "write choice, or the options yes and no"
     try:
         meta = json.loads(row["meta"])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict) or not _texts([row["meta"]]):
         yield "meta", "no JSON object", "write {} where there is nothing to say"
@@ -201,20 +183,34 @@ def validate(rows: Iterable[dict[str, Any]], file: Path | str, folder: Path | No
     """Raise one InputError that lists the first 20 problems with file, row (counted from 1), field and mend. With
     ``folder`` (the table's own) each picture too must be there, be readable and have the pixels its name says."""
     problems: list[str] = []
-    ids: dict[Any, int] = {}
+    ids: dict[str, int] = {}
     seen: dict[str, str] = {}
     for number, row in enumerate(rows, start=1):
         case_id = row.get("case_id")
         found = [(name, "missing", "add the column") for name in SCHEMA.names if name not in row]
         if not found:
             found = [*row_problems(row), *_image_problems(row, folder, seen)]
-        if ids.setdefault(case_id, number) != number:
-            found.append(("case_id", f"duplicate of row {ids[case_id]}", "give every case its own id"))
+        if (first := ids.setdefault(str(case_id), number)) != number:
+            found.append(("case_id", f"duplicate of row {first}", "give every case its own id"))
         problems += [f"row {number} ({case_id!r}), field {name}: {what} -> {fix}" for name, what, fix in found]
     if problems:
-        first = f", the first {MAX_LISTED} of them listed" if len(problems) > MAX_LISTED else ""
+        more = f", the first {MAX_LISTED} of them listed" if len(problems) > MAX_LISTED else ""
         where = "\n  ".join([f"{file}:", *problems[:MAX_LISTED]])
-        raise InputError(f"{len(problems)} problem(s) in the case table{first}", where, "mend each row as its -> says")
+        raise InputError(f"{len(problems)} problem(s) in the case table{more}", where, "mend each row as its -> says")
+
+
+def _rows(table: pa.Table, file: Path) -> list[dict[str, Any]]:
+    """Its rows; InputError names the first that holds a text that is none."""
+    try:
+        rows: list[dict[str, Any]] = table.to_pylist()
+    except UnicodeDecodeError as error:
+        for place in range(table.num_rows):
+            try:
+                table.slice(place, 1).to_pylist()
+            except UnicodeDecodeError:
+                raise InputError("a text that is no UTF-8", f"{file}, row {place + 1}", "build the table again, or take it out") from error
+        raise
+    return rows
 
 
 def read_table(path: Path | str, check_images: bool = True) -> CaseTable:
@@ -226,7 +222,7 @@ def read_table(path: Path | str, check_images: bool = True) -> CaseTable:
     if not file.is_file():
         raise InputError("no case table", str(file), "build one: python -m data_prep SOURCE --out FOLDER")
     try:
-        rows = pq.read_table(file).to_pylist()
+        rows = _rows(pq.read_table(file), file)
     except (pa.ArrowException, OSError) as error:
         raise InputError("not a readable Parquet file", str(file), "build the table again") from error
     if not rows:
@@ -261,8 +257,11 @@ class TableWriter:
         sha = image_sha256(rgb)
         path = f"images/{sha}.png"
         if not (self.out / path).exists():
-            rgb.save(self.out / "part.png", compress_level=3)
-            os.replace(self.out / "part.png", self.out / path)  # a killed build leaves no half picture
+            try:
+                rgb.save(self.out / "part.png", compress_level=3)
+                os.replace(self.out / "part.png", self.out / path)  # a killed build leaves no half picture
+            except OSError as error:
+                raise OSError(error.errno, f"cannot write ({error.strerror}); what is stored is kept", str(self.out / path)) from error
         return path, sha
 
     def add(self, case: Case) -> None:

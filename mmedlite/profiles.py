@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -202,8 +203,7 @@ _NESTED: dict[str, Any] = {
 def _check(profile: Profile, file: Path) -> None:
     g = profile.grpo
     if g.generations < 2:
-        what = "grpo.generations is below 2, so no advantage can be formed"
-        raise InputError(what, f"{file}, field grpo.generations", "use 8, as the paper does")
+        raise InputError("grpo.generations is below 2: no advantage", f"{file}, field grpo.generations", "use 8, as the paper does")
     positive = {
         "eval_batch": profile.eval_batch, "lora.r": profile.lora.r, "lora.alpha": profile.lora.alpha,
         **{f"grpo.{n}": getattr(g, n) for n in (
@@ -212,18 +212,21 @@ def _check(profile: Profile, file: Path) -> None:
         "triage.learning_rate": profile.triage.learning_rate, "attending.no_panel_learning_rate": profile.attending.no_panel_learning_rate,
     }  # fmt: skip
     for name, value in positive.items():
-        if value <= 0:
+        if not 0 < value < math.inf:  # nor nan
             raise InputError(f"'{name}' is {value}, not above 0", f"{file}, field {name}", "write a number above 0")
     whole = {n: getattr(profile, n) for n in ("seed", "eval_cases", "max_pixels")} | {"triage.cases": profile.triage.cases}
+    whole |= {"triage.gamma": profile.triage.gamma, "triage.beta": profile.triage.beta}
     for name, value in whole.items():
-        if value < 0:
-            raise InputError(f"'{name}' is {value}, below 0", f"{file}, field {name}", "write 0 or a number above it")
+        if not 0 <= value < 2**32:
+            raise InputError(f"'{name}' is {value}, below 0 or too large", f"{file}, field {name}", "write 0 or a number above it")
+    if 0 < profile.max_pixels < 28 * 28:  # of one image token of Qwen2.5-VL
+        raise InputError(f"'max_pixels' is {profile.max_pixels}, below 784", f"{file}, field max_pixels", "write 784 or more, or 0: no limit")
+    if not profile.policy:
+        raise InputError("'policy' is empty", f"{file}, field policy", "name a checkpoint folder, or owner/name@commit")
     if g.prompts_per_step * g.generations % g.gradient_accumulation:
-        raise InputError(
-            f"an update of {g.prompts_per_step} prompts x {g.generations} generations cannot be cut into "
-            f"{g.gradient_accumulation} equal parts", f"{file}, field grpo.gradient_accumulation",
-            "let it divide grpo.prompts_per_step * grpo.generations",
-        )  # fmt: skip
+        what = f"an update of {g.prompts_per_step} prompts x {g.generations} cannot be cut into {g.gradient_accumulation} equal parts"
+        where = f"{file}, field grpo.gradient_accumulation"
+        raise InputError(what, where, "let it divide grpo.prompts_per_step * grpo.generations")
     if profile.dtype not in (known := ("float32", "bfloat16", "float16")):
         raise InputError(f"'dtype' is '{profile.dtype}'", f"{file}, field dtype", f"use {', '.join(known)}")
     _check_panels(profile, file)
@@ -237,6 +240,8 @@ def _check(profile: Profile, file: Path) -> None:
             if not len(stage.buckets) == len(stage.gamma) == len(stage.beta):
                 what = f"stage '{stage.name}' has {len(stage.buckets)} buckets, {len(stage.gamma)} gammas, {len(stage.beta)} betas"
                 raise InputError(what, where, "give one gamma and one beta a bucket")
+            if any(not 0 <= value < math.inf for value in (*stage.gamma, *stage.beta)):
+                raise InputError(f"stage '{stage.name}' has a gamma or beta that is no number from 0 on", where, "write 0 or above")
             if set(stage.buckets) - {"easy", "medium", "hard"}:
                 raise InputError(f"stage '{stage.name}' names an unknown bucket", where, "use easy, medium, hard")
             if stage.steps < 0:
@@ -286,8 +291,8 @@ def load_profile(name_or_path: str | Path) -> Profile:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
         raise InputError(f"no profile '{name_or_path}'", str(file), f"use one of: {known}, or a path to a .toml file")
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        data = tomllib.loads(file.read_text(encoding="utf-8-sig"))  # some editors write a mark before the first line
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"not valid TOML: {error}", str(file), "mend that line") from error
     profile: Profile = _build(Profile, data, file)
     _check(profile, file)

@@ -17,9 +17,10 @@ from data_prep.drawing import draw
 from data_prep.phantoms import _FIRST_SEED, DEPARTMENT, DIALS, build, sample
 from data_prep.tiny_examples import as_case
 from data_prep.tiny_model import build_model, build_processor, save
-from mmedlite.cases import Case, CaseTable, image_sha256, read_table
+from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.grpo import picture_rows
 from mmedlite.models import ImageProcessorOnly, new_adapter, share_work
+from mmedlite.pictures import image_sha256
 from mmedlite.profiles import ROOT, Grpo, Lora
 from mmedlite.prompts import attending_prompt, message
 from mmedlite.provenance import weights_sha256

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mmedlite.cases import SCHEMA, Case, CaseTable, TableWriter, image_sha256, load_rgb, read_table, to_rgb
+from mmedlite.cases import SCHEMA, Case, CaseTable, TableWriter, read_table
+from mmedlite.pictures import image_sha256, load_rgb, to_rgb
 from mmedlite.profiles import InputError
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import pictures
 from data_prep.__main__ import main as data_prep
 from data_prep.departments import TABLE, look_up
 from data_prep.image_folder import CLASS_QUESTION, MODALITY_QUESTION, parse_problem, split_pictures
@@ -296,13 +298,40 @@ def test_a_ready_question_without_its_answer_is_dropped(tmp_path: Path) -> None:
     assert card["dropped"]["rows"] == [{"row": "qa/qa.jsonl, row 3", "why": "the answer is not among the options"}]
 
 
-def test_a_damaged_label_file_stops_the_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_bad_row_costs_no_other(tmp_path: Path) -> None:
     make_set(tmp_path / "s", "CT", ["a", "b"])
-    with (tmp_path / "s" / "labels.jsonl").open("a") as file:
-        file.write("{image: 3}\n")
-    assert data_prep(["image_folder", "--source", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 1
-    told = capsys.readouterr().err
-    assert "labels.jsonl, row 3" in told and "not a JSON object" in told and "Fix: " in told
+    make_set(tmp_path / "other", "CT", ["a", "b"])
+    os.mkfifo(tmp_path / "s" / "pipe.png")
+    with (tmp_path / "s" / "labels.jsonl").open("ab") as file:
+        file.write(b"{image: 3}\n" + '{"image": "é.png"}\n'.encode("latin-1") + b"[" * 5000 + b"\n")
+        for fields in ({"image": "../other/images/0.png"}, {"image": str(tmp_path / "other" / "images" / "0.png")}, {"image": "pipe.png"}):
+            file.write(json.dumps({"label": "a", **fields}).encode() + b"\n")
+    assert data_prep(["image_folder", "--source", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
+    card = json.loads((tmp_path / "out" / "card.json").read_text(encoding="utf-8"))
+    why = {row["row"].rsplit(" ", 1)[1]: row["why"] for row in card["dropped"]["rows"]}
+    assert card["cases"] >= 2 and [why[str(n)] for n in sorted(map(int, why))] == [
+        *["not a JSON object in UTF-8"] * 3, *["the name of the picture climbs out of the folder"] * 2, "no regular file"
+    ]  # fmt: skip
+    assert [*card["files"]] == ["labels.jsonl"]
+
+
+def test_a_text_that_no_file_can_hold_costs_its_row_alone(tmp_path: Path) -> None:
+    make_set(tmp_path / "s", "CT", ["a", "b"])
+    lines = (tmp_path / "s" / "labels.jsonl").read_text(encoding="utf-8").splitlines()
+    lines[0] = lines[0].replace("}", ', "licence": "\\ud800"}')
+    (tmp_path / "s" / "labels.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert data_prep(["image_folder", "--source", str(tmp_path / "s"), "--out", str(tmp_path / "out")]) == 0
+    card = json.loads((tmp_path / "out" / "card.json").read_text(encoding="utf-8"))
+    assert card["cases"] == len(lines) - 1 and card["dropped"]["rows"][0]["why"] == "field licence cannot be used"
+
+
+def test_a_stopped_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_set(tmp_path / "s", "CT", ["a", "b"])
+    command = ["image_folder", "--source", str(tmp_path / "s"), "--out", str(tmp_path / "out")]
+    assert data_prep(command) == 0
+    before = (tmp_path / "out" / "card.json").read_bytes()
+    monkeypatch.setattr(pictures, "read", lambda path: pytest.fail("read again"))
+    assert data_prep(command) == 0 and (tmp_path / "out" / "card.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("where", ["s/table", "s"])

@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each module imports only from those before it (doctor, demo and plan stand beside cli, which starts them).
 ORDER = [
-    *("profiles", "provenance", "cases", "prompts", "answers", "rewards", "advantages", "features", "prompt_once", "checkpoints", "models"),
+    *("profiles", "provenance", "pictures", "cases"),
+    *("prompts", "answers", "rewards", "advantages", "features", "prompt_once", "checkpoints", "models"),
     *("opinions", "store"),
     *("asks", "budget", "simulated", "chat", "endpoint", "local_specialists", "specialists", "store_tools", "curriculum"),
     *("contrasts", "baselines", "inference"),
