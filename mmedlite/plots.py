@@ -53,12 +53,12 @@ def _refuse_silence(alt: str) -> None:
 
 
 def png(fig: Figure, alt: str) -> bytes:
-    """The figure as PNG of 40 colours, or 256 where it holds pictures, with the alt text inside; InputError without alt text."""
+    """The figure as PNG of 32 colours, or 256 where it holds pictures, with the alt text inside; InputError without alt text."""
     _refuse_silence(alt)
     (info := PngInfo()).add_itxt("Description", alt)
     with matplotlib.style.context(STYLE):
         fig.savefig(full := io.BytesIO(), format="png")
-    few = Image.open(full).convert("RGB").quantize(256 if any(a.images for a in fig.axes) else 40, Image.Quantize.MAXCOVERAGE)
+    few = Image.open(full).convert("RGB").quantize(256 if any(a.images for a in fig.axes) else 32, Image.Quantize.MAXCOVERAGE, kmeans=3)
     few.save(small := io.BytesIO(), "PNG", pnginfo=info, optimize=True)
     return small.getvalue()
 
