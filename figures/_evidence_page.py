@@ -260,6 +260,14 @@ def gain_map(data: Path) -> Part:
     return [said], [*lines, *training_noise(data)]
 
 
+def in_short(data: Path) -> str:
+    """For README: the rivals that no panel tells apart from the recommended recipe, and where three weights do as well."""
+    alike = [{n for n, r in rows.items() if n != "trained" and r["difference"]["low"] <= 0 <= r["difference"]["high"]}
+             for rows in _stored(data, "rivals").values()]  # fmt: skip
+    names = "; ".join(title for n, title in TITLES.items() if alike and n in set.intersection(*alike))
+    return f"\nNot told apart from the recommended recipe on any panel, at equal updates: {names or 'no rival'}. {gain_map(data)[0][0]}"
+
+
 def main() -> list[str]:
     """Write the page; returns the sentences."""
     said, lines = [], ["# The evidence, in tables\n\nFilled by `make figures` from `figures/data/`."]

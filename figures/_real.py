@@ -33,6 +33,19 @@ def triage(data: Path) -> list[str]:
     ]
 
 
+def sizes(data: Path) -> list[str]:
+    """The paper's sizes of its sets, and what each rule that was tried gives."""
+    lines = ["\n## The sizes of the paper's sets\n", "Questions by rule, counted in the files; bold: the paper's number.\n",
+             "| set | split | the paper | here, by rule |", "|---|---|---|---|"]  # fmt: skip
+    for title, found in json.loads((data / "set_sizes.json").read_text(encoding="utf-8")).items():
+        for split, n in found["paper"].items():
+            counts = {rule: by_split.get(split, 0) for rule, by_split in (found["rules"] or {}).items()}
+            told = "; ".join(f"{rule} **{count:,}**" if count == n else f"{rule} {count:,}" for rule, count in counts.items())
+            missing = f"not counted, no copy at hand: `python -m data_prep {found['source']}`"
+            lines.append(f"| {title} | {split} | {n:,} | {told or missing} |")
+    return lines
+
+
 def small(data: Path) -> list[str]:
     """The pipeline on real pictures with small models: a table by set, and in words where it gains and where it does not."""
     if not (file := data / "real_small.json").exists():

@@ -16,7 +16,7 @@ from mmedlite.claims import of_worlds
 from mmedlite.copies import exercise_of
 from mmedlite.demo import NOTEBOOKS
 from mmedlite.evaluation import signed, with_interval
-from mmedlite.evidence import PRIMARY, count
+from mmedlite.evidence import DATA, PRIMARY, count
 from mmedlite.exercises import EXERCISES
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.profiles import ROOT, load_profile
@@ -201,7 +201,7 @@ def measured() -> str:
     lines += _real.triage(data)
     lines += ["\n## Better than what, and because of what\n", *_evidence_page.main()]
     lines.append("\nAll numbers: `figures/evidence.md`; the paper's tables beside the same comparisons here: `figures/mirrored_tables.md`.")
-    lines += _engine(data) + _stages(data) + _store(data) + _real.small(data)
+    lines += _engine(data) + _stages(data) + _store(data) + _real.sizes(data) + _real.small(data)
     return "\n".join(lines) + "\n"
 
 
@@ -276,7 +276,8 @@ def block() -> str:
         f"| band of the first row, from {len(bands[f'attending_{panels[0]}_trained']['seeds'])} training seeds | " + " | ".join(held) + " |\n"
     )
     gain = json.loads(MARKER.read_text(encoding="utf-8"))["gain"]
-    lines += [gain_text(gain), *claims_over_worlds(), "\nEverything else, with its limits: [`docs/measured.md`](docs/measured.md)."]
+    last = "\nEverything else, with its limits: [`docs/measured.md`](docs/measured.md)."
+    lines += [gain_text(gain), _evidence_page.in_short(DATA), *claims_over_worlds(), last]
     return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from mmedlite.chair import ASKED
 from mmedlite.demo import NOTEBOOKS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +109,10 @@ def test_each_fault_is_named(fault: str, spoil: Callable[[NotebookNode], object]
     book = sound()
     spoil(book)
     assert fault in faults(book, 1000)
+
+
+def test_the_stored_chair_is_asked_where_the_kit_asks_now() -> None:
+    book = nbformat.read(ROOT / "notebooks" / "04_attending_entropy.ipynb", 4)
+    pages = [out.data["text/html"] for cell in code_cells(book) for out in cell.outputs if "text/html" in out.get("data", {})]
+    (asked,) = re.findall(r'"contrasts":\[([\d,]+)\]', "".join(pages))
+    assert asked == ",".join(map(str, ASKED)), "run the notebook again"

@@ -77,6 +77,14 @@ def test_show_sends_png_with_alt_and_folded_numbers_and_nothing_to_stdout(
     assert capsys.readouterr().out == ""
 
 
+def test_what_a_figure_is_of_stands_above_it_and_in_its_alt_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+    monkeypatch.setattr("IPython.display.display", lambda thing, **kwargs: sent.append(thing))
+    fig, alt = plots.trust_plane(POINTS, CURVE)
+    plots.show(fig, alt, "diverse panel")
+    assert fig.get_suptitle() == "diverse panel" and sent[0].alt == f"diverse panel. {alt}"
+
+
 def test_alt_texts_follow_the_data() -> None:
     assert "trained (0.90, 0.50), +0.30 from the bias curve" in DRAWINGS["trust_plane"]()[1]
     assert "far left (0.20, 0.90)." in DRAWINGS["trust_plane"]()[1]  # no height where the curve does not reach
