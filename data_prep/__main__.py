@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # as a full disk
-        print(f"error: {error.strerror} ({error.filename}). Fix: make room, or name another folder, and run it again", file=sys.stderr)
+        print(f"error: {error}. Fix: mend that (as by making room), and run it again; what is stored is kept", file=sys.stderr)
         return 1
 
 

@@ -30,7 +30,7 @@ from mmedlite.profiles import ROOT, InputError
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 LABEL_FILES = ("labels.jsonl", "qa.jsonl")
-UNREAD = ""  # the field of a row that is no JSON object
+UNREAD = "\n"  # the only field of a row that is no JSON object; no sane row has it
 MAX_CLASSES = 12  # labels with more values than this are free text, not a closed set
 MODALITY_OPTIONS = 4
 CLASS_QUESTION = "Which class does this picture belong to?"
@@ -144,9 +144,10 @@ def store_images(rows: list[Row], out: TableWriter) -> list[Row]:
                 raise InputError("not a JSON object in UTF-8")
             if not row.image:
                 raise InputError("no field image")
-            found = pictures.add(from_file(row.folder, row.image))
-            if expected and hashlib.sha256((row.folder / row.image).read_bytes()).hexdigest() != expected:
+            path = row.folder / row.image
+            if expected and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
                 raise InputError("the file is not the one labelled (sha256 differs)")
+            found = pictures.add(from_file(row.folder, row.image))
         except InputError as error:
             out.drop(row.where, error.what)
             continue
@@ -244,7 +245,8 @@ def main(args: argparse.Namespace) -> int:
             )
         add_once(out, cases)
         unknown = Counter(case.modality for case in out.cases if case.specialty is None)
-        files = sorted(file for name in LABEL_FILES for file in (*source.glob(name), *source.glob(f"*/{name}")))
+        read = {row.folder / name for row in rows for name in LABEL_FILES}
+        files = sorted(file for file in read if file.is_file())
         out.notes |= {"no_department": dict(unknown), "folders_without_labels": left_out, "seed": args.seed, "files": hashes(files, source)}
     print(f"{len(out.cases)} cases in {args.out}, {len(out.dropped)} rows dropped (listed in card.json)")
     if unknown:

@@ -41,8 +41,10 @@ def random_policy(shape: str, processor: ImageProcessorOnly) -> Any:
     )  # fmt: skip
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
     model.model.visual.requires_grad_(False)
     return model

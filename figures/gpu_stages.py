@@ -44,10 +44,11 @@ def profile_text(shape: str, policy: Path, steps: int) -> str:
 
 
 def few(table: CaseTable, out: Path) -> None:
-    """Write the first ``FEW`` cases of each split as a table of their own, with the attending's picture alone."""
+    """Write ``FEW`` cases of each split, evenly spread, as a table of their own, with the attending's picture alone."""
     with TableWriter(out) as writer:
         for split, count in FEW.items():
-            for case in table.split(split)[:count]:
+            cases = table.split(split)
+            for case in cases[:: max(1, len(cases) // count)][:count]:  # from all of its sources
                 path, sha = writer.add_image(table.open_image(case))
                 writer.add(replace(case, images=(path,), image_sha256s=(sha,)))
 
@@ -108,7 +109,8 @@ def main() -> None:
         evaluation_step(run)
         stages.append({"stage": "evaluation", "n": 1, "seconds": now() - began, "peak_gib": peak()})
         grpo = run.profile.grpo
-    found = {"cases": FEW, "prompts": grpo.prompts_per_step, "rollouts": grpo.generations, "tokens": grpo.max_new_tokens, "stages": stages}
+    found = {"cases": {split: len(run.cases(split)) for split in FEW}, "prompts": grpo.prompts_per_step, "rollouts": grpo.generations,
+             "tokens": grpo.max_new_tokens, "stages": stages}  # fmt: skip
     for row in stages:
         memory = f", {row['peak_gib']:.1f} GiB" if row["peak_gib"] else ""
         print(f"{row['stage']}: {row['seconds']:.2f} s{memory} (n {row['n']})")

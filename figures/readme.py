@@ -117,7 +117,7 @@ def _shape(shape: str, file: Path) -> str:
 def _stages(data: Path) -> list[str]:
     """What each stage of a run takes on one GPU, by shape; "not measured" where it was not."""
     lines = ["\n## A whole run on one GPU\n", "Random weights of the hub's shapes, real pictures, simulated specialists.\n",
-             "| shape | stage | seconds an update | peak, GiB | n | where |", "|---|---|---|---|---|---|"]  # fmt: skip
+             "| shape | stage | seconds | peak, GiB | n | where |", "|---|---|---|---|---|---|"]  # fmt: skip
     for shape in ("3b", "7b"):
         if not (file := data / f"gpu_stages_{shape}.json").exists():
             command = f"python -m figures.gpu_stages --shape {shape} --cases TABLE"
@@ -126,7 +126,7 @@ def _stages(data: Path) -> list[str]:
         found = json.loads(file.read_text(encoding="utf-8"))
         made, size = found["made_from"], f"{found['prompts']} x {found['rollouts']} x {found['tokens']}"
         for row in found["stages"]:
-            what = f"{row['stage']} of {found['cases']['test']} cases" if row["stage"] == "evaluation" else f"{row['stage']}, {size} tokens"
+            what = f"evaluation, in all, {found['cases']}" if row["stage"] == "evaluation" else f"{row['stage']}, an update of {size} tokens"
             where = f"{made['device']}, {made['date']}"
             lines.append(f"| {shape.upper()} | {what} | {row['seconds']:.1f} | {row['peak_gib']:.1f} | {row['n']} | {where} |")
     return lines

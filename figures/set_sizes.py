@@ -20,13 +20,15 @@ def main() -> None:
     """Store the counts; null for a set of which no copy is at hand."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", type=Path, required=True, help="folder of the tables")
-    tables, found = parser.parse_args().tables, {}
+    tables, out = parser.parse_args().tables, DATA / "set_sizes.json"
+    found = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}  # what was counted before stays
     for name, title in SETS.items():
         card = tables / name / "card.json"
         told = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
         paper = importlib.import_module(f"data_prep.{name}").PAPER
-        found[title] = {"source": name, "paper": paper, "rules": told.get("sizes"), "files": told.get("files")}
-    (DATA / "set_sizes.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if told or title not in found:
+            found[title] = {"source": name, "paper": paper, "rules": told.get("sizes"), "files": told.get("files")}
+    out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

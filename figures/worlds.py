@@ -99,7 +99,7 @@ def add_arms(run: Run, arms: Sequence[tuple[str, str]], file: Path) -> None:
     """Add columns to a world's file; those that it has are neither trained again nor changed.
 
     Raises:
-        InputError: cases, panels or opinions of this run are not those of the file.
+        InputError: cases, or votes and buckets of the panels, are not those of the file.
     """
     for panel in run.profile.panels:
         for recipe, change in arms:

@@ -124,7 +124,7 @@ def _texts(value: Any) -> bool:
 
 
 # What a prompt or an answer is built of: a question or an option that holds it would break both, after opinions have been paid for.
-CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>")
+CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>", re.IGNORECASE)
 
 
 def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -144,8 +144,8 @@ def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         yield "options", f"{options!r} is no list of two or more texts", "give at least two options, none empty"
         return
     keys = [option_key(option) for option in options]
-    if len(set(keys)) < len(keys):
-        yield "options", f"duplicate option in {list(options)!r}", "make every option differ"
+    if not all(keys) or len(set(keys)) < len(keys):
+        yield "options", f"an option that shows nothing, or a duplicate, in {list(options)!r}", "make every option differ"
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
         yield "answer", f"{answer!r} is not among the {len(options)} options", "write the index of one, from 0"
     if row["question_type"] == "yes_no" and set(keys) != {"yes", "no"}:

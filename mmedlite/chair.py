@@ -131,7 +131,7 @@ def strip(found: Mapping[str, Any], panel: str, phantom: int = 0) -> tuple[plots
         for axes, (title, part) in zip(fig.subplots(1, len(lines), sharey=True), lines.items(), strict=True):
             for i, (name, y) in enumerate(part.items()):
                 how = {"linestyle": plots.LINES[i % len(plots.LINES)], "marker": plots.MARKERS[i], "color": f"C{i}"}
-                axes.plot(found["contrasts"], y, label=name, markevery=len(y) // 4, **how)
+                axes.plot(found["contrasts"], y, label=name, markevery=max(1, len(y) // 4), **how)
             axes.set(title=title, xlabel="contrast of the finding", ylim=(-0.03, 1.03))
         fig.axes[0].set(ylabel="probability of yes")
         fig.legend(*fig.axes[0].get_legend_handles_labels(), ncols=3, loc="outside upper center")

@@ -133,6 +133,7 @@ def verify(args: argparse.Namespace) -> int:
     from mmedlite.cases import read_table
     from mmedlite.report import write_report
     from mmedlite.verify import verify as check
+    from mmedlite.verify_stamps import own_profile
 
     problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
     print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
@@ -143,11 +144,12 @@ def verify(args: argparse.Namespace) -> int:
         print(f"No report can be written: {error}")
     if not args.retrain:
         return int(bool(problems))
-    folder = Path(args.folder)
-    told = next((f.read_text(encoding="utf-8") for f in (folder / "run.json", folder / "reference" / "run.json") if f.is_file()), "{}")
-    made = {"profile": "tiny", "seed": None, **json.loads(told)}
-    again = argparse.Namespace(profile=made["profile"], cases=args.cases, out=None, seed=made["seed"], replay=False, dry_run=False)
-    return max(int(bool(problems)), run(again))
+    made = next((f for f in (Path(args.folder) / "run.json", Path(args.folder) / "reference" / "run.json") if f.is_file()), None)
+    facts = json.loads(made.read_text(encoding="utf-8")) if made else {}
+    if made and own_profile(facts) is None:
+        raise InputError("this run's settings are none of the kit's profiles", str(made), "train it again with `run --profile FILE.toml`")
+    again = {"profile": facts.get("profile", "tiny"), "cases": args.cases, "seed": facts.get("seed")}
+    return max(int(bool(problems)), run(argparse.Namespace(**again, out=None, replay=False, dry_run=False)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -218,7 +218,7 @@ def _check(profile: Profile, file: Path) -> None:
     whole |= {"triage.gamma": profile.triage.gamma, "triage.beta": profile.triage.beta}
     for name, value in whole.items():
         if not 0 <= value < 2**32:
-            raise InputError(f"'{name}' is {value}, below 0 or too large", f"{file}, field {name}", "write 0 or a number above it")
+            raise InputError(f"'{name}' is {value}, no number from 0 to 2^32", f"{file}, field {name}", "write 0 or a number above it")
     if 0 < profile.max_pixels < 28 * 28:  # of one image token of Qwen2.5-VL
         raise InputError(f"'max_pixels' is {profile.max_pixels}, below 784", f"{file}, field max_pixels", "write 784 or more, or 0: no limit")
     if not profile.policy:

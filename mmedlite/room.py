@@ -80,7 +80,8 @@ def read_shares(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
         try:
             told = json.loads(file.read_bytes()[: LARGEST + 1])
             gains = [part["gain"][k] for part in told["panels"].values() for k in ("mean", "low", "high")]
-            numbers = all(isinstance(g, float | int) and -1 <= g <= 1 for g in gains) and all(p["n"] > 0 for p in told["panels"].values())
+            counts = all(isinstance(part["n"], int) and part["n"] > 0 for part in told["panels"].values())
+            numbers = counts and all(isinstance(g, float | int) and -1 <= g <= 1 for g in gains)
             whole = bool(gains) and numbers and {*SAME, "cases_sha256"} <= told.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
@@ -165,7 +166,8 @@ def room(shares: Sequence[Mapping[str, Any]], panel: str) -> tuple[Drawing, str]
     inside = sum(known[0] <= m <= known[1] for m in means) if known else 0
     alt = f"Gain of the trained policy over the vote, {panel} panel, {len(means)} worlds: {told}."
     if known:
-        alt += f" {inside} of them lie in [{known[0]:+.3f}, {known[1]:+.3f}], where 95 of 100 further worlds should, by the stored ten."
+        alt += f" {inside} of them lie in [{known[0]:+.3f}, {known[1]:+.3f}], where 95 of 100 further worlds should, by ten stored ones of "
+        alt += f"{read_bands()[f'vote_{panel}']['n']:,} test cases."
     return draw(paint, rows, (7.2, 4.2)), alt
 
 

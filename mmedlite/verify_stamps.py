@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmedlite.cases import CaseTable
 from mmedlite.checks import banded, make_band
-from mmedlite.profiles import ROOT, InputError, load_profile
+from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 from mmedlite.provenance import code_sha256, models_sha256, weights_sha256
 from mmedlite.run_folder import RunFolder
 from mmedlite.summary import LIVE
@@ -33,15 +33,21 @@ def _read(file: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _policy_of(folder: Path, facts: dict[str, Any]) -> Path | None:
-    """The policy's checkpoint beside ``artifacts/reference``, else the one that the run's profile names; None where it is not here."""
-    if (beside := folder.parent / "policy").is_dir():
-        return beside
+def own_profile(facts: Mapping[str, Any]) -> Profile | None:
+    """The kit's profile of a run by its facts; None where it is another one, whatever its name."""
     try:
-        named = ROOT / load_profile(str(facts["profile"])).policy
+        profile = load_profile(str(facts["profile"]))
+        return profile if profile.sha256() == facts["config_sha256"] else None
     except (InputError, KeyError):
         return None
-    return named if named.is_dir() else None
+
+
+def _policy_of(folder: Path, facts: dict[str, Any]) -> Path | None:
+    """The policy's checkpoint beside ``artifacts/reference``, else the one of the kit's profile; None where it is not here."""
+    if (beside := folder.parent / "policy").is_dir():
+        return beside
+    profile = own_profile(facts)
+    return named if profile and (named := ROOT / profile.policy).is_dir() else None
 
 
 def wrong_stamps(folder: Path, table: CaseTable) -> list[str]:
@@ -58,8 +64,8 @@ def wrong_stamps(folder: Path, table: CaseTable) -> list[str]:
         problems.append("run.json, policy: the weights of the policy are others than those that it names")
     stamped = {"results.json": {k: results.get(k) for k in ("seed", "code", "cases_sha256")}} if results else {}
     stamped |= {f.relative_to(folder).as_posix(): _read(f) for f in sorted((folder / "adapters").rglob("made_from.json"))}
-    if made := _read((folder.parent if folder.name == "reference" else folder) / "manifest.json").get("made_from"):
-        stamped["manifest.json"] = made
+    made = _read((folder.parent if folder.name == "reference" else folder) / "manifest.json").get("made_from")
+    stamped |= {"manifest.json": made} if isinstance(made, dict) else {}
     for name, stamp in stamped.items():
         other = [k for k, value in stamp.items() if k in FACTS and value != facts[k]]
         problems += [f"{name}, {', '.join(other)}: not what run.json says"] if other else []
@@ -88,8 +94,9 @@ def wrong_bands(file: Path, run: RunFolder) -> list[str]:
     made = {name: str(facts.get(fact)) for name, fact in (("code", "code"), ("config", "config_sha256"), ("cases_sha256", "cases_sha256"))}
     of_worlds, of_seeds = world_bands(made), banded(results)
     problems = [f"{file.name}, {name}: missing" for name in (*of_seeds, *of_worlds) if name not in bands]
+    problems += [f"{file.name}, {name}: no such band" for name in bands if name not in of_seeds and name not in of_worlds]
     for name, band in bands.items():
-        again: dict[str, Any] = of_worlds.get(name, {"no such band": name})
+        again: dict[str, Any] = of_worlds.get(name, band)
         if name in of_seeds:
             seeds = {**band.get("seeds", {}), str(facts.get("seed")): of_seeds[name][0]}
             try:
@@ -110,15 +117,18 @@ def _controls(name: str, run: RunFolder, results: dict[str, Any]) -> dict[str, f
     return {rival: float(f[f["unanimous"] | (kind == "attending")]["correct"].mean()) for rival, f in rows.items()}
 
 
-def wrong_artifacts(folder: Path) -> list[str]:
+def wrong_artifacts(folder: Path) -> Iterator[str]:
     """Problems with ``artifacts`` beside its run: something that is not there, models of other sources or weights, wrong bands."""
     run = RunFolder(folder / "reference", _read(folder / "reference" / "run.json"))
-    problems = [f"{name}: missing" for name in SHIPPED if not (folder / name).exists()]
+    yield from (f"{name}: missing" for name in SHIPPED if not (folder / name).exists())
     revision, models = _read(folder / "specialists" / "revision.json").get("revision"), run.facts.get("specialists", {}).get("models", {})
     if weights_sha256(folder / "specialists") != revision:
-        problems.append("specialists: the weights are others than those that revision.json names")
+        yield "specialists: the weights are others than those that revision.json names"
     if models.get("*", {}).get("revision") != revision:
-        problems.append("specialists: the reference run asked another revision of them")
+        yield "specialists: the reference run asked another revision of them"
     if _read(folder / "recipe.json").get("sources_sha256") != models_sha256():
-        problems.append("recipe.json: the models were made by other sources than those of today")
-    return problems + wrong_bands(folder / "bands.json", run)
+        yield "recipe.json: the models were made by other sources than those of today"
+    try:
+        yield from wrong_bands(folder / "bands.json", run)
+    except Exception as error:  # damaged in any way: said, and the rest is still checked
+        yield f"bands.json: cannot be checked ({type(error).__name__}: {error})"

@@ -143,7 +143,7 @@ def show_table(frame: pd.DataFrame, caption: str, index: bool = True) -> None:
     """A table under its caption, as HTML; text of any length is shown whole, numbers as ``plots.number`` writes them."""
     with pd.option_context("display.max_colwidth", None):
         body = frame.to_html(index=index, border=0, float_format=number, na_rep="", justify="left")
-    body = re.sub(r"<td>(?=[^<]*[A-Za-z]{2})", '<td style="text-align: left">', body)  # JupyterLab sets words too flush right
+    body = re.sub(r"<td>(?=[^<&]*[A-Za-z]{2})", '<td style="text-align: left">', body)  # JupyterLab sets words too flush right
     show(body.replace("<thead>", f"<caption>{html.escape(caption)}</caption><thead>", 1), caption)
 
 

@@ -414,6 +414,9 @@ def test_retrain_trains_what_the_run_trained(run: Path, monkeypatch: pytest.Monk
     trained: list[Any] = []
     monkeypatch.setattr(cli, "run", lambda args: trained.append((args.profile, args.seed, args.cases)) or 0)
     facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**facts, "profile": "real-small", "seed": 3}))
+    (run / "run.json").write_text(json.dumps({**facts, "profile": "tiny", "seed": 3}))
+    assert cli.main(["verify", str(run), "--cases", str(run.parent / "table"), "--retrain"]) == 1 and not trained  # other settings of that name
+    own = load_profile("real-small").sha256()
+    (run / "run.json").write_text(json.dumps({**facts, "profile": "real-small", "config_sha256": own, "seed": 3}))
     cli.main(["verify", str(run), "--cases", str(run.parent / "table"), "--retrain"])
     assert trained == [("real-small", 3, str(run.parent / "table"))]

@@ -35,7 +35,7 @@ def copy(tmp_path: Path) -> Path:
 
 def problems(folder: Path) -> list[str]:
     write_manifest(folder, FACTS)
-    return wrong_stamps(folder / "reference", Clinic(Path("none"), [])) + wrong_artifacts(folder)
+    return [*wrong_stamps(folder / "reference", Clinic(Path("none"), [])), *wrong_artifacts(folder)]
 
 
 def edited(name: str, change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
