@@ -32,7 +32,8 @@ def written(name: str, folder: Path) -> Path:
         return DRAWN / "chair.html"
     if name == "room":
         gains = [{"mean": m, "low": m - 0.02, "high": m + 0.02} for m in (-0.01, 0.02, 0.05, 0.06, 0.07)]
-        text = room.page([{"panels": {"diverse": {"gain": gain}}} for gain in gains], ["share-1.json: no share"])
+        shares = [{"config_sha256": "", "panels": {"diverse": {"gain": gain, "n": 3200}}} for gain in gains]
+        text = room.page(shares, ["share-1.json: no share"])
         (file := folder / "room.html").write_text(text, encoding="utf-8")
         return file
     if name == "report":
