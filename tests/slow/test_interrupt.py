@@ -39,6 +39,9 @@ def kernel(run: Path, profile: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 def told(client: BlockingKernelClient, source: str) -> dict[str, str]:
     """The kernel's answer to a cell that is waited for."""
     content: dict[str, str] = client.execute(source, reply=True, timeout=600, store_history=False)["content"]
+    if content["status"] == "aborted":  # after an error the kernel gives back for a moment whatever it is sent; nobody clicks so fast
+        time.sleep(1)
+        return told(client, source)
     return content
 
 
