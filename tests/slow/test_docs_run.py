@@ -42,6 +42,7 @@ RUNS = {  # command as the pages write it -> as it is run here, and a word that 
     "mmedlite run --profile FILE.toml --dry-run": (f"{SMALL} --out {{folder}}/run --dry-run", "not answered yet"),
     "mmedlite run --profile gpu-3b --cases TABLE --dry-run": ("--profile gpu-3b --cases {table} --out {folder}/dry --dry-run", "requests"),
     "mmedlite verify": ("{folder}/run --cases {table}", "0 problems"),
+    "mmedlite verify runs/NAME": ("{folder}/run --cases {table}", "0 problems"),
     "mmedlite doctor": ("", "[OK] python"),
     "mmedlite plan --minutes 20 --memory 16": ("--profile tiny --minutes 20 --memory 16", "tiny"),
     "mmedlite plan --minutes 20 --memory 8": ("--profile tiny --minutes 20 --memory 8", "tiny"),
