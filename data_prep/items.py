@@ -86,7 +86,7 @@ def each(
             continue
         try:
             yield make(where, row)
-        except (TypeError, ValueError, AttributeError, KeyError, RecursionError, MemoryError):
+        except (TypeError, ValueError, AttributeError, KeyError):
             yield Unusable(where, "a field of another kind than this source has")
 
 

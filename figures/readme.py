@@ -12,11 +12,11 @@ import nbformat
 from figures import _evidence_page, _real
 from figures.cards import MARKER, flip_text, gain_text
 from mmedlite.checks import BANDS
-from mmedlite.claims import of_worlds
+from mmedlite.claims import PARTS, of_worlds
 from mmedlite.copies import exercise_of
 from mmedlite.demo import NOTEBOOKS
 from mmedlite.evaluation import signed, with_interval
-from mmedlite.evidence import DATA, PRIMARY, count
+from mmedlite.evidence import DATA, count
 from mmedlite.exercises import EXERCISES
 from mmedlite.exercises.exercise import Exercise
 from mmedlite.profiles import ROOT, load_profile
@@ -258,7 +258,7 @@ def claims_over_worlds() -> list[str]:
         "(exact test, Holm over all rows and panels):\n",
         f"| claim | seen? | {' | '.join(f'difference, {p}' for p in panels)} |", "|---|---|" + "---|" * len(panels),
     ]  # fmt: skip
-    rows = {contrast: [signed(found["primary"][f"{contrast}, {p}"]) for p in panels] for contrast in PRIMARY}
+    rows = {contrast: [signed(found["primary"][f"{contrast}, {p}"]) for p in panels] for contrast in PARTS}
     told = zip(of_worlds(found), rows.values(), strict=True)
     return lines + [f"| {claim.claim} | {claim.verdict} | {' | '.join(cells)} |" for claim, cells in told]
 

@@ -133,7 +133,7 @@ def verify(args: argparse.Namespace) -> int:
     from mmedlite.cases import read_table
     from mmedlite.report import write_report
     from mmedlite.verify import verify as check
-    from mmedlite.verify_stamps import own_profile
+    from mmedlite.verify_stamps import own_profile, read_object
 
     problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
     print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
@@ -145,7 +145,7 @@ def verify(args: argparse.Namespace) -> int:
     if not args.retrain:
         return int(bool(problems))
     made = next((f for f in (Path(args.folder) / "run.json", Path(args.folder) / "reference" / "run.json") if f.is_file()), None)
-    facts = json.loads(made.read_text(encoding="utf-8")) if made else {}
+    facts = read_object(made) if made else {}
     if made and own_profile(facts) is None:
         raise InputError("this run's settings are none of the kit's profiles", str(made), "train it again with `run --profile FILE.toml`")
     again = {"profile": facts.get("profile", "tiny"), "cases": args.cases, "seed": facts.get("seed")}

@@ -28,7 +28,7 @@ from mmedlite.run_folder import RunFolder, read_rows
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
-from mmedlite.verify_stamps import own_profile, wrong_artifacts, wrong_stamps
+from mmedlite.verify_stamps import own_profile, read_object, wrong_artifacts, wrong_stamps
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -135,10 +135,7 @@ def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]
 
 def _eval_cases(run: RunFolder) -> int | None:
     """How many test cases the run's profile answers, 0 for all; None for a profile that is not one of the kit's, whatever its name."""
-    try:
-        profile = own_profile(json.loads((run.folder / "run.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return None
+    profile = own_profile(read_object(run.folder / "run.json"))
     return profile.eval_cases if profile else None
 
 

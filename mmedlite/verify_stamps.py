@@ -24,7 +24,7 @@ SHIPPED = (
 END = "run the notebook that writes it, or `python -m mmedlite run`, to its end"
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """A JSON object; {} where there is none."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -52,7 +52,7 @@ def _policy_of(folder: Path, facts: dict[str, Any]) -> Path | None:
 
 def wrong_stamps(folder: Path, table: CaseTable) -> list[str]:
     """Problems with the stamps of a run folder: run.json, results.json, the adapters' made_from.json, the manifest's made_from."""
-    facts, results = _read(folder / "run.json"), _read(folder / "results.json")
+    facts, results = read_object(folder / "run.json"), read_object(folder / "results.json")
     if lacking := [name for name in FACTS if name not in facts]:
         return [f"run.json: without {', '.join(lacking)}, so that nothing says what made this run"]
     problems = []
@@ -63,8 +63,8 @@ def wrong_stamps(folder: Path, table: CaseTable) -> list[str]:
     if (policy := _policy_of(folder, facts)) and weights_sha256(policy) != facts["policy"]:
         problems.append("run.json, policy: the weights of the policy are others than those that it names")
     stamped = {"results.json": {k: results.get(k) for k in ("seed", "code", "cases_sha256")}} if results else {}
-    stamped |= {f.relative_to(folder).as_posix(): _read(f) for f in sorted((folder / "adapters").rglob("made_from.json"))}
-    made = _read((folder.parent if folder.name == "reference" else folder) / "manifest.json").get("made_from")
+    stamped |= {f.relative_to(folder).as_posix(): read_object(f) for f in sorted((folder / "adapters").rglob("made_from.json"))}
+    made = read_object((folder.parent if folder.name == "reference" else folder) / "manifest.json").get("made_from")
     stamped |= {"manifest.json": made} if isinstance(made, dict) else {}
     for name, stamp in stamped.items():
         other = [k for k, value in stamp.items() if k in FACTS and value != facts[k]]
@@ -90,7 +90,7 @@ def wrong_bands(file: Path, run: RunFolder) -> list[str]:
 
     The values of further seeds than the reference run's are believed: their rows are not shipped.
     """
-    bands, facts, results = _read(file), _read(run.folder / "run.json"), run.results()
+    bands, facts, results = read_object(file), run.facts, run.results()
     made = {name: str(facts.get(fact)) for name, fact in (("code", "code"), ("config", "config_sha256"), ("cases_sha256", "cases_sha256"))}
     of_worlds, of_seeds = world_bands(made), banded(results)
     problems = [f"{file.name}, {name}: missing" for name in (*of_seeds, *of_worlds) if name not in bands]
@@ -119,14 +119,14 @@ def _controls(name: str, run: RunFolder, results: dict[str, Any]) -> dict[str, f
 
 def wrong_artifacts(folder: Path) -> Iterator[str]:
     """Problems with ``artifacts`` beside its run: something that is not there, models of other sources or weights, wrong bands."""
-    run = RunFolder(folder / "reference", _read(folder / "reference" / "run.json"))
+    run = RunFolder(folder / "reference", read_object(folder / "reference" / "run.json"))
     yield from (f"{name}: missing" for name in SHIPPED if not (folder / name).exists())
-    revision, models = _read(folder / "specialists" / "revision.json").get("revision"), run.facts.get("specialists", {}).get("models", {})
+    revision, models = read_object(folder / "specialists" / "revision.json").get("revision"), run.facts.get("specialists", {}).get("models", {})
     if weights_sha256(folder / "specialists") != revision:
         yield "specialists: the weights are others than those that revision.json names"
     if models.get("*", {}).get("revision") != revision:
         yield "specialists: the reference run asked another revision of them"
-    if _read(folder / "recipe.json").get("sources_sha256") != models_sha256():
+    if read_object(folder / "recipe.json").get("sources_sha256") != models_sha256():
         yield "recipe.json: the models were made by other sources than those of today"
     try:
         yield from wrong_bands(folder / "bands.json", run)
