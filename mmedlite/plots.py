@@ -87,6 +87,8 @@ def show(fig: Drawing | str, alt: str, of: str = "") -> None:
         return
     if of:
         fig.suptitle(of)
+        for legend in fig.legends:
+            legend.set_loc("outside lower center")  # above, it and the title would lie on each other
         alt = f"{of}. {alt}"
     display(Shown(data=png(fig, alt), format="png", alt=alt))
     said = f"<p>{escape(alt)}</p>" + fig.numbers.to_html(float_format=number, na_rep="", border=0)  # JupyterLab hides alt texts

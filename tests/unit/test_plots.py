@@ -83,6 +83,8 @@ def test_what_a_figure_is_of_stands_above_it_and_in_its_alt_text(monkeypatch: py
     fig, alt = plots.trust_plane(POINTS, CURVE)
     plots.show(fig, alt, "diverse panel")
     assert fig.get_suptitle() == "diverse panel" and sent[0].alt == f"diverse panel. {alt}"
+    title, legend = (part.get_window_extent() for part in (fig._suptitle, fig.legends[0]))  # type: ignore[attr-defined]
+    assert not title.overlaps(legend)
 
 
 def test_alt_texts_follow_the_data() -> None:
