@@ -48,7 +48,7 @@ FIELD_FAULTS: dict[str, tuple[Row, str, str]] = {
     "one option": ({"options": ["yes"]}, "options", "two or more"),
     "options missing": ({"options": None}, "options", "two or more"),
     "empty option": ({"options": ["yes", " "]}, "options", "two or more"),
-    "duplicate options": ({"options": ["Yes", "yes "], "question_type": "choice"}, "options", "duplicate option"),
+    "duplicate options": ({"options": ["Yes", "yes "], "question_type": "choice"}, "options", "a duplicate"),
     "unknown department": ({"specialty": "Cardiologist"}, "specialty", "use one of Pathologist, Radiologist"),
     "unknown split": ({"split": "dev"}, "split", "use one of train, validation, test, shifted"),
     "unknown question type": ({"question_type": "open"}, "question_type", "yes_no, choice"),
