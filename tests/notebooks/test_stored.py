@@ -29,13 +29,17 @@ def code_lines(book: NotebookNode) -> int:
     return sum(bool(line) and not line.startswith("#") for line in lines)
 
 
+def printed(cell: NotebookNode) -> str:
+    """What a code cell wrote to stdout."""
+    return "".join(out.text for out in cell.outputs if out.output_type == "stream" and out.name == "stdout")
+
+
 def is_compared(cell: NotebookNode) -> bool:
     """Does nbval compare a printed line of this cell?"""
     comments = {line.strip().lstrip("# ") for line in cell.source.splitlines() if line.strip().startswith("#")}
     marked = UNCOMPARED & comments
     tagged = TAGS & set(cell.metadata.get("tags", []))
-    printed = [out.text for out in cell.outputs if out.output_type == "stream" and out.name == "stdout"]
-    return bool(cell.execution_count and not marked and not tagged and "".join(printed).strip())
+    return bool(cell.execution_count and not marked and not tagged and printed(cell).strip())
 
 
 def faults(book: NotebookNode, size: int) -> list[str]:
@@ -50,6 +54,7 @@ def faults(book: NotebookNode, size: int) -> list[str]:
         f"{compared} cells that nbval compares, fewer than 5": compared < 5,
         "cells without an execution count": not all(cell.execution_count for cell in cells),
         "cells not executed in order": [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)),
+        "a check that fails": any(line.startswith("FAIL ") for cell in cells for line in printed(cell).splitlines()),
         "an error output": any(out.output_type == "error" for cell in cells for out in cell.outputs),
         "widget state": "widgets" in book.metadata,
         "papermill's marks of one machine": "papermill" in book.metadata,
@@ -92,6 +97,7 @@ MUTANTS: list[tuple[str, Callable[[NotebookNode], object]]] = [
     ("4 cells that nbval compares, fewer than 5", lambda book: book.cells[4].outputs[0].update(name="stderr")),
     ("cells without an execution count", lambda book: last(book, execution_count=None)),
     ("cells not executed in order", lambda book: last(book, execution_count=50)),
+    ("a check that fails", lambda book: book.cells[4].outputs[0].update(text="PASS one holds\nFAIL other does not hold\n")),
     ("an error output", lambda book: book.cells[9].outputs.append(nbformat.v4.new_output("error"))),
     ("widget state", lambda book: book.metadata.update(widgets={})),
     ("papermill's marks of one machine", lambda book: book.metadata.update(papermill={})),
