@@ -42,12 +42,17 @@ def check_vllm(settings: Grpo) -> None:
         raise InputError("vLLM is to write the completions, and it is not installed", where, f"pip install --editable '.[gpu]', {without}")
 
 
+def check_machine(profile: Profile) -> None:
+    """Raise an InputError where this machine cannot train the profile, whatever its checkpoint; before one is downloaded."""
+    rollouts_at_once(profile.grpo)
+    check_vllm(profile.grpo)
+    if profile.dtype == "float16" and not torch.cuda.is_available():
+        raise InputError("float16 is for GPUs", f"profile {profile.name}, field dtype", "use float32 or bfloat16 on a CPU")
+
+
 def check_room(folder: Path, dtype: str) -> None:
-    """Raise an InputError where the weights of a checkpoint alone do not fit into the memory, or a CPU is to train in float16."""
-    where, on_gpu = "profile, fields policy and dtype", torch.cuda.is_available()
-    if dtype == "float16" and not on_gpu:
-        raise InputError("float16 is for GPUs", where, "use float32 or bfloat16 on a CPU")
-    size, weights = torch.finfo(getattr(torch, dtype)).bits // 8, 0
+    """Raise an InputError where the weights of a checkpoint alone do not fit into the memory."""
+    on_gpu, size, weights = torch.cuda.is_available(), torch.finfo(getattr(torch, dtype)).bits // 8, 0
     for file in folder.glob("*.safetensors"):
         try:
             with safe_open(file, "pt") as stored:
@@ -58,11 +63,4 @@ def check_room(folder: Path, dtype: str) -> None:
     memory = torch.cuda.mem_get_info()[1] if on_gpu else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if weights * size > 0.9 * memory:
         what = f"the weights alone take {weights * size / 2**30:.1f} GiB in {dtype}, and there are {memory / 2**30:.1f} GiB"
-        raise InputError(what, where, "use a smaller checkpoint (gpu-3b), bfloat16, or a larger machine")
-
-
-def check_machine(profile: Profile, policy: Path) -> None:
-    """Raise an InputError where this machine cannot train the profile on that checkpoint; before anything is trained."""
-    rollouts_at_once(profile.grpo)
-    check_vllm(profile.grpo)
-    check_room(policy, profile.dtype)
+        raise InputError(what, "profile, fields policy and dtype", "use a smaller checkpoint (gpu-3b), bfloat16, or a larger machine")

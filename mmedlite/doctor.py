@@ -76,10 +76,11 @@ def dtype(profile: Profile) -> Finding:
     import torch
 
     on_gpu = torch.cuda.is_available()
-    bf16, fp16 = (torch.cuda.is_bf16_supported(including_emulation=False), True) if on_gpu else (False, False)
-    fine = {"float32": True, "bfloat16": bf16, "float16": fp16}.get(profile.dtype, False)
-    fast = [name for name, able in (("bfloat16", bf16), ("float16", fp16)) if able] or ["float32 only"]
-    return fine, f"{profile.dtype} (this device: {', '.join(fast)})", "set `dtype` of the profile to one the device has"
+    bf16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    instead = "float16 in its place, " if profile.dtype == "bfloat16" and on_gpu and not bf16 else ""  # as models.load_policy takes it
+    fast = [name for name, able in (("bfloat16", bf16), ("float16", on_gpu)) if able] or ["float32 only"]
+    found = f"{profile.dtype} ({instead}this device: {', '.join(fast)})"
+    return on_gpu or profile.dtype == "float32", found, "set `dtype` of the profile to one the device has"
 
 
 def disk(profile: Profile) -> Finding:

@@ -38,7 +38,8 @@ from mmedlite.prompts import message
 
 logging.disable_progress_bar()  # "Loading weights", once a checkpoint, says nothing of a run's progress
 
-LANGUAGE_LINEAR = r".*(language_model|text_model).*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LANGUAGE = r".*(language_model|text_model).*\."
+LANGUAGE_LINEAR = LANGUAGE + r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION_TOKENS = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
 QWEN = "qwen2_5_vl"
 Processor = Any  # of a Qwen2.5-VL ``ImageProcessorOnly``, of another backbone its own
@@ -152,11 +153,16 @@ def new_adapter(model: Any, lora: Lora) -> PeftModel:
     """Put a fresh, trainable LoRA adapter on ``model`` (its output is unchanged until it is trained).
 
     Raises:
-        InputError: no linear layer of a language model is found under the names that are known.
+        InputError: a linear layer of the language model, or all of them, bear names that are not known.
     """
-    if not any(re.fullmatch(LANGUAGE_LINEAR, name) for name, _ in model.named_modules()):
-        what = f"a {model.config.model_type} has no linear layers of a language model under known names"
-        raise InputError(what, model.name_or_path, "use a Qwen2.5-VL, or add its names to LANGUAGE_LINEAR in models.py")
+    head = model.get_output_embeddings()
+    layers = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
+    linear = [name for name in layers if re.match(LANGUAGE, name)]
+    missed = [name for name in linear if not re.fullmatch(LANGUAGE_LINEAR, name)]
+    if missed or not linear:
+        what = f"LoRA would miss {len(missed)} linear layers, the first {missed[0]}" if missed else "no linear layers of a language model found"
+        fix = "use a Qwen2.5-VL, or add their names to LANGUAGE or LANGUAGE_LINEAR in models.py"
+        raise InputError(f"a {model.config.model_type}: {what}", model.name_or_path, fix)
     return get_peft_model(model, lora_config(lora))
 
 
@@ -237,6 +243,19 @@ def generate(
     return [Answer(t.strip(), e) for t, e in zip(processor.tokenizer.batch_decode(new, skip_special_tokens=True), ended, strict=True)]
 
 
+def completion_inputs(
+    processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str], wanted: Sequence[str]
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:  # fmt: skip
+    """What a policy reads of n rows, prompt and ``given`` left-padded and ``wanted`` behind them; and ids and mask of ``wanted``, (n, t)."""
+    texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) + g
+             for p, g in zip(prompts, given, strict=True)]  # fmt: skip
+    batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True)
+    tails = processor.tokenizer(list(wanted), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    both = {name: torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask")}
+    kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}
+    return {**batch, **kinds, **both}, {name: tails[name] for name in both}
+
+
 def completion_log_probs(
     model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str],
     wanted: Sequence[str],
@@ -245,18 +264,12 @@ def completion_log_probs(
 
     Rows with the same picture, prompt and ``given``, as the options of a case, share their forward pass.
     """
-    texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) + g
-             for p, g in zip(prompts, given, strict=True)]  # fmt: skip
-    batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True)  # left-padded
-    tails = processor.tokenizer(list(wanted), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
-    batch, tails = batch.to(model.device), tails.to(model.device)
-    ids, mask = (torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask"))
-    if prompt_once.can_share(model, ids, batch.get("image_grid_thw")):
-        values, _ = prompt_once.score(model, ids, mask, tails["input_ids"].shape[1], batch["pixel_values"], batch["image_grid_thw"])
+    inputs, tails = ({k: v.to(model.device) for k, v in part.items()} for part in completion_inputs(processor, images, prompts, given, wanted))
+    ids, mask, keep, grid = inputs["input_ids"], inputs["attention_mask"], tails["input_ids"].shape[1], inputs.get("image_grid_thw")
+    if prompt_once.can_share(model, ids, grid):
+        values, _ = prompt_once.score(model, ids, mask, keep, inputs["pixel_values"], grid)
     else:
-        kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}
-        keep = tails["input_ids"].shape[1]
-        logits = model(**{**batch, **kinds, "input_ids": ids, "attention_mask": mask}).logits[:, -keep - 1 : -1].float()  # (n, t, vocabulary)
+        logits = model(**inputs).logits[:, -keep - 1 : -1].float()  # (n, t, vocabulary)
         values = logits.log_softmax(-1).gather(2, tails["input_ids"][..., None])[..., 0]
     return values, tails["attention_mask"]
 

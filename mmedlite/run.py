@@ -28,7 +28,7 @@ from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
 from mmedlite.checkpoints import resolve
 from mmedlite.curriculum import bucket, stage_order
-from mmedlite.devices import check_machine
+from mmedlite.devices import check_machine, check_room
 from mmedlite.evaluation import result_row
 from mmedlite.grpo import Reward
 from mmedlite.models import check_adapter, load_adapter, load_policy, load_processor, merged, new_adapter
@@ -60,6 +60,7 @@ class Run(RunFolder):
         self.seed = self.profile.seed if seed is None else seed
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed {self.seed} is below 0 or too large", "--seed", "write a whole number from 0 to 4294967295")
+        check_machine(self.profile)
         self.replay, self.own_cases = replay, cases is None
         self.table = self._read_cases(cases)
         self.processor = load_processor(checkpoint := resolve(self.profile.policy), self.profile.max_pixels)
@@ -72,7 +73,7 @@ class Run(RunFolder):
             "cases_sha256": self.table.sha256, "policy": policy, "specialists": asdict(self.specialists.form),
         })  # fmt: skip
         self._check_cases()
-        check_machine(self.profile, checkpoint)
+        check_room(checkpoint, self.profile.dtype)
         self.claim()
         for adapter in sorted((self.folder / "adapters").rglob("adapter_model.safetensors")):
             check_adapter(adapter)

@@ -15,9 +15,8 @@ from PIL import Image
 
 from mmedlite.attending import prompt_of
 from mmedlite.case_browser import asked
-from mmedlite.models import Processor
+from mmedlite.models import Processor, completion_inputs
 from mmedlite.plots import HATCHES, Drawing, draw
-from mmedlite.prompts import message
 from mmedlite.run import Run
 from mmedlite.run_folder import groups_of
 from mmedlite.widgets import explore
@@ -46,17 +45,13 @@ def score(model: Any, processor: Processor, picture: Image.Image, prompt: str, t
     Args:
         texts: B answers. lengths: tokens of each as it was sampled, the end token with them; one that was cut off has none.
     """
-    asking = processor.apply_chat_template(message(prompt), add_generation_prompt=True, tokenize=False)
-    batch = processor(text=[asking] * len(texts), images=[picture] * len(texts), return_tensors="pt")
     tokenizer = processor.tokenizer
     ended = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) < n for text, n in zip(texts, lengths, strict=True)]
     whole = [text + tokenizer.eos_token * end for text, end in zip(texts, ended, strict=True)]
-    tails = tokenizer(whole, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
+    inputs, tails = completion_inputs(processor, [picture] * len(texts), [prompt] * len(texts), [""] * len(texts), whole)
     keep = tails["input_ids"].shape[1]  # T
-    both = {name: torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask")}
-    kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}
-    inputs = {name: value.to(model.device) for name, value in {**batch, **kinds, **both}.items()}
-    log_probs = model(**inputs).logits[:, -keep - 1 : -1].float().log_softmax(-1).cpu()  # (B, T, V)
+    logits = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits[:, -keep - 1 : -1]
+    log_probs = logits.float().log_softmax(-1).cpu()  # (B, T, V)
     ids, mask = tails["input_ids"], tails["attention_mask"].bool()
     tokens = [[tokenizer.decode(token) for token in row[real]] for row, real in zip(ids, mask, strict=True)]
     return Scored(tokens, mask.numpy(), log_probs.gather(2, ids[..., None])[..., 0].numpy(), log_probs.numpy())

@@ -189,8 +189,17 @@ def test_an_adapter_is_merged_in_single_precision_alone(qwen: Path) -> None:
 
 def test_a_model_without_known_layers_is_refused() -> None:
     eyes = CLIPVisionModel(CLIPVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, image_size=32))
-    with pytest.raises(InputError, match="has no linear layers of a language model under known names"):
+    with pytest.raises(InputError, match="no linear layers of a language model found"):
         new_adapter(eyes, LORA)
+
+
+def test_no_linear_layer_of_a_language_model_is_missed_in_silence(checkpoint: Path) -> None:
+    """GPT-2's names, say: an adapter on the layers of known names alone would train less than the profile says."""
+    model = load_policy(checkpoint)
+    attention = next(m for name, m in model.named_modules() if name.endswith("layers.0.self_attn") and "vision" not in name)
+    attention.c_proj = torch.nn.Linear(4, 4)
+    with pytest.raises(InputError, match=r"LoRA would miss 1 linear layers, the first .*layers\.0\.self_attn\.c_proj.*LANGUAGE_LINEAR"):
+        new_adapter(model, LORA)
 
 
 def test_pictures_of_any_size_are_taken(checkpoint: Path) -> None:

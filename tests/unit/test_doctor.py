@@ -119,9 +119,9 @@ def test_half_precision_profile_without_gpu(profile: Profile, monkeypatch: pytes
 def test_gpu_without_bfloat16(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
-    assert not doctor.dtype(dataclasses.replace(profile, dtype="bfloat16"))[0]
-    assert doctor.dtype(dataclasses.replace(profile, dtype="float16"))[0]
-    assert not doctor.dtype(dataclasses.replace(profile, dtype="float12"))[0]
+    fine, found, _ = doctor.dtype(dataclasses.replace(profile, dtype="bfloat16"))
+    assert fine and "float16 in its place" in found
+    assert "in its place" not in doctor.dtype(dataclasses.replace(profile, dtype="float16"))[1]
 
 
 def test_missing_weights(profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

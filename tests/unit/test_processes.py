@@ -20,7 +20,8 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from mmedlite import devices, grpo, processes
 from mmedlite.models import VISION_TOKENS
 from mmedlite.profiles import InputError
-from tests.small import SETTINGS, adapter, base, chance, policy, processor, rows, same
+from mmedlite.run import Run
+from tests.small import SETTINGS, adapter, base, chance, policy, processor, profile, rows, same
 
 
 def among(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +104,7 @@ def test_accelerate_reads_the_fsdp_configuration() -> None:
 
 @pytest.mark.parametrize(("dtype", "memory", "told"), [
     ("float32", 1 << 30, ""), ("float32", 2_000_000, "the weights alone take"), ("bfloat16", 2_000_000, "the weights alone take"),
-    ("bfloat16", 6_000_000, ""), ("float32", 4_000_000, "the weights alone take"), ("float16", 1 << 30, "float16 is for GPUs"),
+    ("bfloat16", 6_000_000, ""), ("float32", 4_000_000, "the weights alone take"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_refused(dtype: str, memory: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """About 1.2 M weights: 4.8 MB in single precision, half of it in half precision."""
@@ -112,6 +113,15 @@ def test_what_does_not_fit_is_refused(dtype: str, memory: int, told: str, tmp_pa
     monkeypatch.setattr(devices.os, "sysconf", lambda name: 1 if name == "SC_PAGE_SIZE" else memory)
     with pytest.raises(InputError, match=f"{told}.*policy and dtype") if told else contextlib.nullcontext():
         devices.check_room(tmp_path, dtype)
+
+
+@pytest.mark.parametrize(("change", "told"), [
+    (("dtype = ", 'dtype = "float16" #'), "float16 is for GPUs"), (("vllm = false", "vllm = true"), "vLLM"),
+])  # fmt: skip
+def test_a_machine_is_refused_before_a_checkpoint_is_downloaded(change: tuple[str, str], told: str, tmp_path: Path) -> None:
+    commit = "0" * 40
+    with pytest.raises(InputError, match=told):
+        Run(tmp_path / "run", str(profile(tmp_path, ("policy = ", f'policy = "owner/name@{commit}" #'), change)), tmp_path / "no cases")
 
 
 def test_a_gpus_memory_counts_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
