@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,20 @@ DECIDING = (
     *("local_specialists", "specialists"),
     *("curriculum", "grpo", "progress", "processes", "sft", "triage", "attending", "ideal_reader", "run", "pipeline"),
 )  # evaluation and summary are not: verify follows rows and numbers again from texts, cases and opinions
+
+
+LIBRARIES = ("accelerate", "datasets", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers", "trl")
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python and of the libraries that compute a number."""
+    return {"python": platform.python_version(), **{name: version(name).split("+")[0] for name in LIBRARIES}}  # torch: without "+cpu"
+
+
+def locked() -> dict[str, str]:
+    """Versions of the same libraries in ``requirements.lock``."""
+    pins = dict(line.split("==") for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines() if "==" in line)
+    return {name: pins[name].split("+")[0].strip() for name in LIBRARIES}
 
 
 def code_sha256() -> str:

@@ -19,6 +19,7 @@ from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 from mmedlite.run_folder import RunFolder
+from mmedlite.verify_stamps import read_object
 
 CHAIR = ROOT / "figures" / "drawn" / "chair.html"
 STYLE = """body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#111}
@@ -110,6 +111,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     panels = list(results["attending"])
     claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()), *(of_worlds(worlds) if worlds else [])]
     made = effects(panels, worlds, evidence.controls())
+    versions = read_object(run.folder / "manifest.json").get("environment") or {}
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")
     cost = [(name.replace("_", " "), results[name]) for name in told if name in results]
     looks = [
@@ -123,7 +125,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
         f"<p>Verification: {len(problems)} problems.</p>" + _items([html.escape(p) for p in problems[:20]]),
         "<h2>Fifteen minutes for a reviewer</h2>", _items(PATH, "ol"),
         "<h2>Methodology</h2>", table("Settings of the recommended recipe.", ("setting", "value"), settings(profile)) if profile else "",
-        table("Made from.", ("what", "hash or value"), [(k, v) for k, v in run.facts.items() if not isinstance(v, dict)]),
+        table("Made from.", ("what", "hash or value"), [(k, v) for k, v in (run.facts | versions).items() if not isinstance(v, dict)]),
         "<h2>Results</h2>", results_table(results["attending"]),
         f'<div class="wide" role="region" aria-label="Ledger of claims" tabindex="0">{ledger(claims)[0]}</div>',  # by keys
         "<h2>What was easy</h2>", _items(EASY), "<h2>What was difficult</h2>", _items(DIFFICULT),

@@ -22,13 +22,13 @@ from mmedlite.cases import CaseTable, read_table
 from mmedlite.checks import count, tally
 from mmedlite.evaluation import bucket_report
 from mmedlite.profiles import ROOT, InputError
-from mmedlite.provenance import code_sha256
+from mmedlite.provenance import code_sha256, environment
 from mmedlite.rescore import Panels, wrong_opinions, wrong_place, wrong_rollouts, wrong_routes, wrong_rows, wrong_sweep
 from mmedlite.run_folder import RunFolder, read_rows
 from mmedlite.store import OpinionStore
 from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numbers, triage_numbers, trust_numbers
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
-from mmedlite.verify_stamps import own_profile, read_object, wrong_artifacts, wrong_stamps
+from mmedlite.verify_stamps import own_profile, read_object, wrong_artifacts, wrong_environment, wrong_stamps
 
 MANIFEST = "manifest.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
@@ -42,11 +42,12 @@ def sha256(file: Path) -> str:
 
 
 def write_manifest(folder: Path | str, made_from: Mapping[str, Any] | None = None) -> Path:
-    """Write ``manifest.json``: {"files": {relative path: sha256}, "made_from": {code, config, cases}}; returns its path."""
+    """Write ``manifest.json``: {"files": {relative path: sha256}, "made_from": {code, config, cases}, "environment": versions here}; returns
+    its path."""
     folder = Path(folder)
     names = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
     files = {name: sha256(folder / name) for name in names if name.split("/")[0] not in GROWING}
-    content = json.dumps({"files": files, "made_from": dict(made_from or {})}, indent=1)
+    content = json.dumps({"files": files, "made_from": dict(made_from or {}), "environment": environment()}, indent=1)
     (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
     return folder / MANIFEST
 
@@ -176,7 +177,8 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     if not folder.is_dir():
         raise InputError("no such folder", str(folder), "name a run folder, artifacts, or figures/data")
     table = read_table(ROOT / "data" / "phantoms", check_images=False) if table is None else table
-    problems = changed_files(folder)
+    shipped = (folder / "reference").is_dir() or (folder / "paper_tables.json").exists()
+    problems = changed_files(folder) + wrong_environment(read_object(folder / MANIFEST), shipped)
     if (folder / "reference").is_dir():
         problems += wrong_artifacts(folder)
     if any((folder / name).exists() for name in (*(f"{name}.json" for name in COUNTED), "worlds", "rivals.parquet")):

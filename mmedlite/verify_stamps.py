@@ -10,7 +10,7 @@ from typing import Any
 from mmedlite.cases import CaseTable
 from mmedlite.checks import banded, make_band
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
-from mmedlite.provenance import code_sha256, models_sha256, weights_sha256
+from mmedlite.provenance import code_sha256, locked, models_sha256, weights_sha256
 from mmedlite.run_folder import RunFolder
 from mmedlite.summary import LIVE
 from mmedlite.world_bands import world_bands
@@ -83,6 +83,18 @@ def _lacking_sections(run: RunFolder, results: dict[str, Any]) -> Iterator[str]:
         told = results[section] if isinstance(results.get(section), dict) else {}
         if lacking := [part for part in parts if part not in told]:
             yield f"results.json, {section}: without {', '.join(lacking)}, though the rows are there; {END}"
+
+
+def wrong_environment(manifest: Mapping[str, Any], shipped: bool) -> list[str]:
+    """Problems with the versions that a manifest names: none, or, of what the kit ships, others than those of ``requirements.lock``.
+
+    A run of one's own may come from any machine; its report says which.
+    """
+    named = manifest.get("environment")
+    if not isinstance(named, dict):
+        return ["manifest.json, environment: missing, so that nothing says which libraries made these files"] if manifest else []
+    pins = locked() if shipped else {}
+    return [f"manifest.json, environment: {k} {named.get(k)}, and requirements.lock has {v}" for k, v in pins.items() if named.get(k) != v]
 
 
 def wrong_bands(file: Path, run: RunFolder) -> list[str]:

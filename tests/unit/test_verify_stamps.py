@@ -12,8 +12,9 @@ import pytest
 
 from mmedlite.cases import CaseTable
 from mmedlite.profiles import ROOT
+from mmedlite.provenance import locked
 from mmedlite.verify import write_manifest
-from mmedlite.verify_stamps import wrong_artifacts, wrong_stamps
+from mmedlite.verify_stamps import wrong_artifacts, wrong_environment, wrong_stamps
 
 ARTIFACTS = ROOT / "artifacts"
 FACTS = json.loads((ARTIFACTS / "reference" / "run.json").read_text(encoding="utf-8"))
@@ -95,3 +96,14 @@ def test_a_change_is_found_under_a_new_manifest(copy: Path, name: str) -> None:
 def test_a_manifest_of_another_run_is_found(copy: Path) -> None:
     write_manifest(copy, FACTS | {"code": "0" * 64})
     assert wrong_stamps(copy / "reference", Clinic(Path("none"), [])) == ["manifest.json, code: not what run.json says"]
+
+
+def test_the_shipped_files_name_the_locked_libraries(tmp_path: Path) -> None:
+    """And a run of one's own may name any, but must name some."""
+    named = json.loads(write_manifest(tmp_path).read_text())
+    assert named["environment"]["torch"] == locked()["torch"] and wrong_environment(named, shipped=True) == []
+    named["environment"]["trl"] = "1.15.0"
+    assert wrong_environment(named, shipped=True) == [f"manifest.json, environment: trl 1.15.0, and requirements.lock has {locked()['trl']}"]
+    assert wrong_environment(named, shipped=False) == []
+    del named["environment"]
+    assert "which libraries" in wrong_environment(named, shipped=False)[0]
