@@ -58,6 +58,12 @@ CLINIC = (
     ("The schedule as printed beats the vote", "Section 3.3, App. F.2", "paper_schedule", "majority_vote"),
     ("The entropy bonus helps", "App. F.2", "trained", "entropy_off"),
 )
+OF_TABLES = {  # comparison of evidence.TABLES: claim, where
+    "trained routing over zero-shot": ("Routes of the trained triage doctor give better answers than the untrained one's", "Table 10"),
+    "trained routing over random": ("Routes of the trained triage doctor give better answers than random ones", "Table 10"),
+    "training where every specialist is wrong": ("Where every specialist is wrong, training beats the same policy before training", "Table 9"),
+    "updates by turns": ("Updating both doctors by turns beats updating them one after the other", "Table 14, by 0.1 points"),
+}
 PARTS = {  # primary contrast: claim, where
     "order at equal data": ("Easy, medium, hard beats the same visits shuffled", "Section 3.3, Table 12"),
     "hard cases in": ("A last stage of hard cases beats one of easy and medium ones", "Table 2, + Hard"),
@@ -114,6 +120,23 @@ def of_clinic(run: RunFolder, panels: Sequence[str], wide: Mapping[str, Mapping[
         gains = {f"{p}, over {s['gain']['over']}": s["gain"] for p, s in shifted.items()}
         n = next(iter(shifted.values()))["n"]
         claims.append(mechanism("The gain survives a shifted clinic", "Table 1, OOD", gains, f"shifted cases, n = {n:,}"))
+    return claims
+
+
+def of_tables(differences: Mapping[str, Mapping[str, Any]], looked: Mapping[str, Any]) -> list[Claim]:
+    """The rows about stored comparisons of clinic 0.
+
+    Args:
+        differences: as from ``evidence.differences``. looked: as from ``looking.count``.
+    """
+    rows = [(*OF_TABLES[name], found, "tables") for name, found in differences.items()]
+    if looked:
+        flatter = {panel: {**part["noise"]["flatter"], "n": part["n"]} for panel, part in looked.items()}
+        rows.append(("Wrong answers of the panel cost the trained policy less than the untrained one", "not in the paper", flatter, "looks"))
+    claims = []
+    for claim, where, found, script in rows:
+        n = " and ".join(dict.fromkeys(f"{f['n']:,}" for f in found.values()))
+        claims.append(mechanism(claim, where, found, f"clinic 0, n = {n}", f"python -m figures.{script}"))
     return claims
 
 

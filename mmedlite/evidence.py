@@ -196,6 +196,25 @@ def base_of(arm: str) -> str:
     return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_", "kl_")) else "trained"
 
 
+# comparison of the paper's tables: (system, its rival, cases), columns of ``tables.parquet``
+TABLES = {
+    "trained routing over zero-shot": ("trained", "route_zero_shot", "all"), "trained routing over random": ("trained", "route_random", "all"),
+    "training where every specialist is wrong": ("trained", "untrained_panel", "hard"), "updates by turns": ("simultaneous", "trained", "all"),
+}  # fmt: skip
+
+
+def differences(data: Path = DATA) -> dict[str, dict[str, Any]]:
+    """The comparisons of ``TABLES`` on the test cases of clinic 0, paired by image: {comparison: {panel: {mean, low, high, n}}}; {} where
+    there is no ``tables.parquet`` (of ``figures.tables``)."""
+    file = data / "tables.parquet"
+    found: dict[str, dict[str, Any]] = {name: {} for name in TABLES} if file.exists() else {}
+    for panel, frame in read_wide(file).groupby("panel") if file.exists() else ():
+        for name, (system, rival, level) in TABLES.items():
+            part = frame if level == "all" else frame[frame["difficulty"] == level]
+            found[name][str(panel)] = paired_difference(part[system], part[rival], part["case_id"])
+    return found
+
+
 def accuracies(data: Path = DATA) -> dict[str, Any]:
     """Accuracy of every system of clinic 0 on all test cases and by difficulty, from the wide tables that are there; other triage doctors.
 

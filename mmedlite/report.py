@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmedlite import evidence
-from mmedlite.claims import audited, ledger, of_clinic, of_worlds
+from mmedlite import evidence, looking
+from mmedlite.claims import audited, ledger, of_clinic, of_tables, of_worlds
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
@@ -109,7 +109,8 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     """
     results, worlds = run.results(), evidence.count()
     panels = list(results["attending"])
-    claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()), *(of_worlds(worlds) if worlds else [])]
+    claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()),
+              *of_tables(evidence.differences(), looking.count()), *(of_worlds(worlds) if worlds else [])]  # fmt: skip
     made = effects(panels, worlds, evidence.controls())
     versions = read_object(run.folder / "manifest.json").get("environment") or {}
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")

@@ -80,6 +80,30 @@ def test_stored_rivals_say_nothing_of_other_cases(monkeypatch: pytest.MonkeyPatc
     assert not any("rejection" in r.claim or "three weights" in r.claim for r in rows)
 
 
+def test_comparisons_of_the_tables_bear_their_cases() -> None:
+    assert set(claims.OF_TABLES) == set(evidence.TABLES)
+    above, none = {"mean": 0.1, "low": 0.05, "high": 0.15}, {"mean": 0.0, "low": 0.0, "high": 0.0}
+    differences = {name: {"diverse": {**above, "n": 454}, "paper_like": {**above, "n": 577}} for name in evidence.TABLES}
+    differences["updates by turns"] = {panel: {**none, "n": 3200} for panel in ("diverse", "paper_like")}
+    below = {"mean": -0.1, "low": -0.2, "high": -0.05}
+    looked = {panel: {"n": 800, "noise": {"flatter": slope}} for panel, slope in (("diverse", below), ("paper_like", above))}
+    rows = {row.claim: row for row in claims.of_tables(differences, looked)}
+    assert "n = 454 and 577" in rows[claims.OF_TABLES["training where every specialist is wrong"][0]].ran
+    assert [row.verdict for row in rows.values()] == ["seen", "seen", "seen", "not seen", "depends on the panel"]
+    assert claims.of_tables({}, {}) == []
+
+
+def test_stored_comparisons_are_of_the_named_cases() -> None:
+    """Counted again another way: share of cases that one system has right and the other has not, minus the reverse."""
+    frame = evidence.read_wide(evidence.DATA / "tables.parquet")
+    found = evidence.differences()
+    for name, (system, rival, level) in evidence.TABLES.items():
+        for panel, of_panel in found[name].items():
+            part = frame[(frame["panel"] == panel) & ((frame["difficulty"] == level) | (level == "all"))]
+            won, lost = (part[system] & ~part[rival]).sum(), (~part[system] & part[rival]).sum()
+            assert of_panel["n"] == len(part) and of_panel["mean"] == pytest.approx((won - lost) / len(part), abs=1e-12)
+
+
 def test_no_height_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no panel is unanimous and wrong nothing lies above or below the curve."""
     stored = RunFolder(RunFolder.reference, {"cases_sha256": "of another table"})
