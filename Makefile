@@ -51,7 +51,7 @@ demo: $(STAMP)
 	@$(PY) -m mmedlite.demo --profile $(PROFILE) $(if $(CASES),--cases "$(CASES)") $(if $(COPIES),--copies $(COPIES))
 
 lab: $(STAMP)
-	$(PY) -m jupyter lab notebooks
+	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 student: $(STAMP)
 	$(PY) -m mmedlite.copies

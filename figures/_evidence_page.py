@@ -11,7 +11,7 @@ from typing import Any
 
 from mmedlite.evaluation import signed, with_interval
 from mmedlite.evidence import DATA
-from mmedlite.inference import told_difference
+from mmedlite.inference import told_difference, told_p
 from mmedlite.looking import IDEAL
 from mmedlite.profiles import ROOT
 
@@ -50,7 +50,7 @@ def training_noise(data: Path, recipe: str) -> list[str]:
     spread = [row["sd"] for row in rows.values()]
     return [
         f"\nOne training each, and intervals over cases alone. Between the {len(found['worlds'])} worlds a difference of {whose} has a "
-        f"standard deviation of {min(spread):.3f} to {max(spread):.3f}: one within {2 * max(spread):.2f} of 0 may be the luck of world and "
+        f"standard deviation of {min(spread):.3f} to {max(spread):.3f}: one within {2 * max(spread):.3f} of 0 may be the luck of world and "
         "training."
     ]
 
@@ -72,7 +72,7 @@ def rivals(data: Path) -> Part:
         cells = []
         for rows in found.values():
             row = rows[name]
-            against = ["", ""] if name == "trained" else [signed(row["difference"]), f"{row['p_holm']:.3f}"]
+            against = ["", ""] if name == "trained" else [signed(row["difference"]), told_p(row["p_holm"])]
             cells += [with_interval(row["mean"], row["ci"]), *against]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     said = []
@@ -101,10 +101,10 @@ def worlds(data: Path) -> Part:
     lines += [
         f"{plan}. {done} of {planned} worlds are there{rest}. Printed recipe, one thing changed, at equal updates; test accuracy, mean over "
         "worlds, interval from a bootstrap over worlds and images.\n",
-        "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step (t test) | verdict |", "|---|---|---|---|---|---|",
+        "| contrast, panel | difference | exact p | Holm | detectable at Holm's first step | verdict |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for name, row in found["primary"].items():
-        p = f"{row['p']:.3f} | {row['p_holm']:.3f} | {told_difference(row['detectable'])}"
+        p = f"{told_p(row['p'])} | {told_p(row['p_holm'])} | {told_difference(row['detectable'])}"
         lines.append(f"| {name} | {signed(row)} | {p} | {row['verdict']} |")
     lines.append("\n![Primary contrasts, a dot a world; numbers in the table above](drawn/contrasts.png)")
     panels = [name for name in found["accuracy"] if name.startswith("all, ")]
@@ -261,7 +261,8 @@ def gain_map(data: Path) -> Part:
     better, worse = (sum(sign * c["gain"][end] > 0 for c in cells) for sign, end in ((1, "low"), (-1, "high")))
     said = (
         f"With dialled panels ({len(cells)} settings of accuracy and correlation, one training each) the trained policy is better than three "
-        f"fitted weights in {better}, worse in {worse}, not told apart in {len(cells) - better - worse} (95 % intervals, paired)."
+        f"fitted weights in {better}, worse in {worse}, not told apart in {len(cells) - better - worse} (95 % intervals, paired, not "
+        "adjusted for their number)."
     )
     return [said], [*lines, *training_noise(data, "recommended")]
 
@@ -273,7 +274,8 @@ def in_short(data: Path) -> str:
     if not alike:
         return ""
     names = "; ".join(title for n, title in TITLES.items() if n in set.intersection(*alike))
-    return f"\nNot told apart from the recommended recipe on either panel, at equal updates: {names or 'no rival'}. {gain_map(data)[0][0]}"
+    return (f"\nNot told apart from the recommended recipe on either panel, at equal updates, one training each: {names or 'no rival'}. "
+            f"{gain_map(data)[0][0]}")  # fmt: skip
 
 
 def main() -> list[str]:

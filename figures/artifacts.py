@@ -36,7 +36,7 @@ from mmedlite.store import OpinionStore
 from mmedlite.store_tools import export
 from mmedlite.summary import triage_numbers
 from mmedlite.triage import route
-from mmedlite.verify import write_manifest
+from mmedlite.verify import seal
 from mmedlite.world_bands import world_bands
 
 SEEDS = (0, 1, 2, 3, 4)
@@ -270,11 +270,11 @@ def main() -> None:
     bands([zero, *(open_seed(seed) for seed in SEEDS[1:])])
     ship(zero)
     cards.main()
-    write_manifest(ROOT / "artifacts", zero.facts)
+    seal(ROOT / "artifacts", zero.facts)
     store_notebooks()
     readme.main()
     copies.main([])
-    write_manifest(ROOT / "artifacts", zero.facts)  # again, with what the notebooks took
+    seal(ROOT / "artifacts", zero.facts)  # again, with what the notebooks took
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from mmedlite.models import generate
 from mmedlite.profiles import DEPARTMENTS, ROOT
 from mmedlite.prompts import ALONE_ROLE, PANEL_ROLE
 from mmedlite.run import Run
-from mmedlite.summary import difference
+from mmedlite.summary import gain_by_marker
 
 MARKER = ROOT / "figures" / "data" / "by_marker.json"
 LIMITS = (
@@ -51,16 +51,6 @@ def role_line_flips(run: Run) -> dict[str, Any]:
     for kind, here in (("marked", marked), ("clear", ~marked)):
         parts = {role: pd.DataFrame({"correct": ((said >= 0) & (said != votes))[here]}) for role, said in flipped.items()}
         found[kind] = {**shares(parts), "n": int(here.sum())}
-    return found
-
-
-def gain_by_marker(run: Run) -> dict[str, Any]:
-    """Trained minus untrained policy, paired, on pictures with and without the marker: {panel: {"marked" or "clear": difference}}."""
-    marked = {c.case_id: c.meta["marked"] for c in run.cases("test")}
-    found: dict[str, Any] = {}
-    for panel in run.profile.panels:
-        pair = [run.rows(f"{panel}/test/{system}") for system in ("trained", "untrained_panel")]
-        found[panel] = {k: difference(*(r[r["case_id"].map(marked) == (k == "marked")] for r in pair)) for k in ("marked", "clear")}
     return found
 
 
@@ -143,7 +133,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Run(folder)
     flips = role_line_flips(run)
-    MARKER.write_text(json.dumps({"flips": flips, "gain": gain_by_marker(run), **run.facts}, indent=1) + "\n", encoding="utf-8")
+    found = {"flips": flips, "gain": gain_by_marker(run, run.table, list(run.profile.panels)), **run.facts}
+    MARKER.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (ROOT / "artifacts" / "policy" / "README.md").write_text(policy_card(run, flips), encoding="utf-8")
     (ROOT / "artifacts" / "specialists" / "README.md").write_text(specialists_card(run), encoding="utf-8")
 

@@ -6,7 +6,7 @@ import json
 
 from mmedlite.evaluation import signed
 from mmedlite.evidence import DATA
-from mmedlite.verify import write_manifest
+from mmedlite.verify import seal
 from mmedlite.verify_evidence import COUNTED
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     found = {name: count(DATA) for name, count in COUNTED.items()}
     for name, content in found.items():
         (DATA / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    write_manifest(DATA)
+    seal(DATA)
     for name, row in found["evidence"].get("primary", {}).items():
         print(f"{name}: {signed(row)}, p {row['p']:.4f}, Holm {row['p_holm']:.3f}: {row['verdict']}")
 

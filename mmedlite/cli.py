@@ -132,10 +132,11 @@ def verify(args: argparse.Namespace) -> int:
     """Check the hashes and re-score the stored rows of a run folder; prints every problem, 1 if there is one."""
     from mmedlite.cases import read_table
     from mmedlite.report import write_report
+    from mmedlite.verify import broken_seal
     from mmedlite.verify import verify as check
     from mmedlite.verify_stamps import own_profile, read_object
 
-    problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None)
+    problems = check(args.folder, read_table(args.cases, check_images=False) if args.cases else None) + broken_seal(args.folder)
     print(*problems, f"{len(problems)} problems in {args.folder}", sep="\n")
     try:
         if file := write_report(Path(args.folder), problems):

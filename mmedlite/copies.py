@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from itertools import count
+from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
@@ -61,8 +63,33 @@ def written(name: str, kind: str) -> str:
     return str(nbformat.writes(book, version=4)) + "\n"
 
 
+def open_cells(book: NotebookNode) -> dict[str, str]:
+    """Source of the cells that wait for a solution, by id."""
+    return {cell.id: cell.source for cell in book.cells if cell.metadata.get("nbgrader", {}).get("solution")}
+
+
+def is_worked_in(file: Path, text: str) -> bool:
+    """Does a copy hold somebody's work: a cell that ran, or other code than ``text``, the new copy, has in a cell that waits for some?"""
+    try:
+        book = nbformat.read(file, as_version=4)
+    except Exception:  # no notebook any more: whatever it is, it is not ours to delete
+        return True
+    ran = any(cell.get("execution_count") or cell.get("outputs") for cell in book.cells)
+    return ran or open_cells(book) != open_cells(nbformat.reads(text, as_version=4))
+
+
+def put(file: Path, text: str) -> None:
+    """Write a copy; what somebody did in the one that was there is kept beside it."""
+    file.parent.mkdir(exist_ok=True)
+    if file.is_file() and file.read_text(encoding="utf-8") != text and is_worked_in(file, text):
+        kept = next(f for i in count(1) if not (f := file.with_suffix(f".yours-{i}.ipynb")).exists())
+        file.rename(kept)
+        print(f"What was done in {file.parent.name}/{file.name} is kept as {kept.name}.")
+    file.write_text(text, encoding="utf-8")
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Write all copies; with --check write none and name those that differ from their source, 1 if there are any."""
+    """Write all copies, and keep what was done in old ones; with --check write none and name those that differ from their source, 1 if any."""
     parser = argparse.ArgumentParser(prog="python -m mmedlite.copies", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; name the copies that are out of date")
     check, stale = parser.parse_args(argv).check, []
@@ -72,8 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
                 stale.append(f"{kind}/{source.name}")
             elif not check:
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(text, encoding="utf-8")
+                put(file, text)
     if stale:
         print(f"Out of date: {', '.join(stale)}. Run `make student`.")
     return int(bool(stale))

@@ -196,22 +196,25 @@ def base_of(arm: str) -> str:
     return "paper_schedule" if arm.startswith(("hard_", "labels_", "paper_", "kl_")) else "trained"
 
 
-# comparison of the paper's tables: (system, its rival, cases), columns of ``tables.parquet``
+# comparison of the paper's tables: (wide table, system, its rival, cases)
 TABLES = {
-    "trained routing over zero-shot": ("trained", "route_zero_shot", "all"), "trained routing over random": ("trained", "route_random", "all"),
-    "training where every specialist is wrong": ("trained", "untrained_panel", "hard"), "updates by turns": ("simultaneous", "trained", "all"),
+    "trained routing over zero-shot": ("tables", "trained", "route_zero_shot", "all"),
+    "trained routing over random": ("tables", "trained", "route_random", "all"),
+    "zero-shot routing over random": ("tables", "route_zero_shot", "route_random", "all"),
+    "all wrong, training": ("rivals", "trained", "untrained_panel", "hard"), "all wrong, SFT": ("rivals", "trained", "sft", "hard"),
+    "all wrong, experts": ("rivals", "untrained_panel", "no_panel", "hard"), "all wrong, base": ("rivals", "trained", "no_panel", "hard"),
+    "updates by turns": ("tables", "simultaneous", "trained", "all"), "test-time scaling": ("tables", "scaled", "trained", "all"),
 }  # fmt: skip
 
 
 def differences(data: Path = DATA) -> dict[str, dict[str, Any]]:
-    """The comparisons of ``TABLES`` on the test cases of clinic 0, paired by image: {comparison: {panel: {mean, low, high, n}}}; {} where
-    there is no ``tables.parquet`` (of ``figures.tables``)."""
-    file = data / "tables.parquet"
-    found: dict[str, dict[str, Any]] = {name: {} for name in TABLES} if file.exists() else {}
-    for panel, frame in read_wide(file).groupby("panel") if file.exists() else ():
-        for name, (system, rival, level) in TABLES.items():
+    """The comparisons of ``TABLES`` on the test cases of clinic 0, paired by image: {comparison: {panel: {mean, low, high, n}}}; without
+    those whose wide table is not there."""
+    read, found = cache(read_wide), dict[str, dict[str, Any]]()
+    for name, (table, system, rival, level) in TABLES.items():
+        for panel, frame in read(file).groupby("panel") if (file := data / f"{table}.parquet").exists() else ():
             part = frame if level == "all" else frame[frame["difficulty"] == level]
-            found[name][str(panel)] = paired_difference(part[system], part[rival], part["case_id"])
+            found.setdefault(name, {})[str(panel)] = paired_difference(part[system], part[rival], part["case_id"])
     return found
 
 

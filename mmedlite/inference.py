@@ -6,6 +6,7 @@ One world is one repeat of the whole experiment; a difference has one value a wo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,13 @@ def sign_flip(differences: Sequence[float]) -> float:
     values = np.asarray(differences, float)
     if not 1 <= len(values) <= 20 or np.isnan(values).any():
         raise InputError(f"{len(values)} differences, {int(np.isnan(values).sum())} of them nan", "sign_flip", "give 1 to 20 numbers")
-    signs = 1 - 2 * ((np.arange(2 ** len(values))[:, None] >> np.arange(len(values))) & 1)  # (2^n, n)
-    means = np.abs(signs @ values)
+    means = np.abs(_signs(len(values)) @ values)
     return float((means >= abs(values.sum()) - 1e-12 * np.abs(values).sum()).mean())
+
+
+def _signs(n: int) -> np.ndarray:
+    """All patterns of n signs, the first without a minus: (2^n, n) int."""
+    return np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -64,15 +69,32 @@ def over_worlds(differences: Sequence[np.ndarray], n_boot: int = 2000, seed: int
 
 
 def smallest_detectable(sd: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Mean difference that a two-sided paired t test of n differences with this standard deviation finds with that power.
+    """Mean difference of n worlds with this standard deviation that ``sign_flip`` finds at ``alpha`` with that power; inf for too few worlds.
 
-    The usual approximation (t(1 - alpha/2) + t(power)) sd / sqrt(n), n - 1 degrees of freedom. smallest_detectable(0.02, 10) -> 0.020.
+    Simulated, for up to a dozen worlds: 4,000 sets of n normal differences, seed 0. smallest_detectable(0.02, 10) -> 0.020.
     """
-    from scipy.stats import t
-
-    return float((t.ppf(1 - alpha / 2, n - 1) + t.ppf(power, n - 1)) * sd / np.sqrt(n))
+    return _in_deviations(n, alpha, power) * sd
 
 
-def told_difference(difference: float) -> str:
+@cache
+def _in_deviations(n: int, alpha: float, power: float) -> float:
+    """The smallest detectable difference in standard deviations, to a thousandth."""
+    signs = _signs(n)
+    noise = np.random.default_rng(0).standard_normal((4000, n)) @ signs.T  # (4000, 2^n) sums under each pattern, the first of them unflipped
+    low, high = 0.0, 20.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        sums = np.abs(noise + middle * signs.sum(1))
+        found = ((sums >= sums[:, :1] - 1e-9).mean(1) <= alpha).mean()
+        low, high = (low, middle) if found >= power else (middle, high)
+    return high if high < 19 else float("inf")
+
+
+def told_difference(difference: float | None) -> str:
     """A smallest detectable difference of two shares as text: of few worlds it may be larger than any difference can be."""
-    return f"{difference:.3f}" if difference < 1 else "above 1"
+    return f"{difference:.3f}" if difference is not None and difference < 1 else "above 1"  # None: no JSON has inf
+
+
+def told_p(p: float) -> str:
+    """A p-value as text: told_p(0.0004) -> "< .001"."""
+    return f"{p:.3f}" if p >= 0.001 else "< .001"

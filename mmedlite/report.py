@@ -19,6 +19,7 @@ from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 from mmedlite.run_folder import RunFolder
+from mmedlite.verify import changed_files
 from mmedlite.verify_stamps import read_object
 
 CHAIR = ROOT / "figures" / "drawn" / "chair.html"
@@ -33,7 +34,7 @@ reproduces none of the paper's numbers, and nothing in it is fit for clinical us
 EASY = ("The reward, the buckets, the stages and the coefficients are stated precisely enough to write them down.",
         "GRPO with a per-sample entropy and KL weight is a short change of a public trainer.",
         "The printed tables can be audited without any model.")  # fmt: skip
-DIFFICULT = ("No prompt, specialist answer or seed is published, so the panel of the paper cannot be rebuilt.",
+DIFFICULT = ("Of the prompts only the attending's is printed, and no specialist answer or seed: the paper's panel cannot be rebuilt.",
              "Epochs, steps, sequence lengths and the KL reference are not stated.",
              "No row for the vote of the specialists: whether the attending adds to it cannot be read off the paper.")  # fmt: skip
 # question, the kit's choice; the measured effect is filled from stored numbers where there is one
@@ -69,7 +70,7 @@ def effects(panels: Sequence[str], worlds: Mapping[str, Any], controls: Mapping[
     told = {}
     if again := {p: controls[p]["hard_redrawn"]["against"] for p in panels if p in controls}:
         told["Are buckets made from the answers that the prompt shows?"] = (
-            "printed recipe, opinions of the hard stage drawn again minus as they were, one training: "
+            "printed recipe, opinions of the hard stage drawn again minus as they were, one training (its luck may be larger): "
             + "; ".join(f"{p} {signed(r)}" for p, r in again.items())
         )
     for question, contrast in (("How many epochs or steps has each stage?", None),
@@ -77,7 +78,7 @@ def effects(panels: Sequence[str], worlds: Mapping[str, Any], controls: Mapping[
         rows = {p: worlds["primary"][f"{contrast}, {p}"] if contrast else worlds["recommended"][f"against printed_as_is, {p}"]
                 for p in panels if worlds}  # fmt: skip
         if rows:
-            what = "rehearsed minus printed" if contrast else "recommended minus printed"
+            what = "rehearsed minus printed" if contrast else "not measured alone; recommended minus printed, which also rehearses"
             told[question] = f"{what}, {len(worlds['worlds'])} worlds: " + "; ".join(f"{p} {signed(r)}" for p, r in rows.items())
     return told
 
@@ -112,18 +113,21 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()),
               *of_tables(evidence.differences(), looking.count()), *(of_worlds(worlds) if worlds else [])]  # fmt: skip
     made = effects(panels, worlds, evidence.controls())
+    changed = changed_files(evidence.DATA)  # their rows: verify figures/data
     versions = read_object(run.folder / "manifest.json").get("environment") or {}
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")
     cost = [(name.replace("_", " "), results[name]) for name in told if name in results]
     looks = [
-        ("recipe", "chosen on validation cases of clinic 0, with the learning rates named in the profile"),
+        ("recipe", "chosen on validation cases of clinic 0; the profile names the learning rates tried for SFT and without the panel; how many "
+                   "recipes were tried was not counted"),
         ("test cases of clinic 0", "looked at once by each system here; the same cases served while the kit was built"),
         ("worlds of the analysis plan", f"once by each arm; {len(worlds['worlds']) if worlds else 0} of {evidence.WORLDS} run"),
-    ]
+    ]  # fmt: skip
     parts = [
         f'<p><a href="{CHAIR.name}">Sit in the attending\'s chair</a> (of the stored reference run)</p>',
         "<h1>Reproducibility summary</h1>", f"<p>{html.escape(SCOPE)}</p>",
-        f"<p>Verification: {len(problems)} problems.</p>" + _items([html.escape(p) for p in problems[:20]]),
+        f"<p>Verification of this run: {len(problems)} problems. Stored evidence that the ledger reads (<code>figures/data</code>): "
+        f"{len(changed)} files changed.</p>" + _items([html.escape(p) for p in [*problems, *changed][:20]]),
         "<h2>Fifteen minutes for a reviewer</h2>", _items(PATH, "ol"),
         "<h2>Methodology</h2>", table("Settings of the recommended recipe.", ("setting", "value"), settings(profile)) if profile else "",
         table("Made from.", ("what", "hash or value"), [(k, v) for k, v in (run.facts | versions).items() if not isinstance(v, dict)]),

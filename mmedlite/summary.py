@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
+from mmedlite.cases import CaseTable
 from mmedlite.evaluation import above_curve_interval, accuracy, align, flip_rate, gap_closed, paired_difference, shares
 from mmedlite.run_folder import RunFolder
 
@@ -19,6 +21,15 @@ def difference(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, Any]:
     """Paired difference of two systems on the same cases, clustered by image."""
     left, right = align(a, b)
     return paired_difference(left["correct"], right["correct"], left["image_sha256"])
+
+
+def gain_by_marker(run: RunFolder, table: CaseTable, panels: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Trained minus untrained policy, paired, on pictures with and without the marker: {panel: {"marked" or "clear": difference}}."""
+    marked, found = {c.case_id: c.meta["marked"] for c in table.split("test")}, dict[str, dict[str, Any]]()
+    for panel in panels:
+        pair = [run.rows(f"{panel}/test/{system}") for system in ("trained", "untrained_panel")]
+        found[panel] = {k: difference(*(r[r["case_id"].map(marked) == (k == "marked")] for r in pair)) for k in ("marked", "clear")}
+    return found
 
 
 def triage_numbers(run: RunFolder) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from mmedlite.summary import LIVE, attending_numbers, flip_numbers, shifted_numb
 from mmedlite.verify_evidence import COUNTED, apart, leaves, panels_of_run, wrong_evidence
 from mmedlite.verify_stamps import own_profile, read_object, wrong_artifacts, wrong_environment, wrong_stamps
 
-MANIFEST = "manifest.json"
+MANIFEST, SEALS = "manifest.json", ROOT / "figures" / "seals.json"
 # Files at the top of a run folder that are written again while the run goes on; results.json is counted again instead.
 GROWING = {MANIFEST, "run.json", "results.json", "demo.json", "checks.jsonl", "notebooks", "report.html", "chair.html", "learner.json"}
 
@@ -50,6 +50,26 @@ def write_manifest(folder: Path | str, made_from: Mapping[str, Any] | None = Non
     content = json.dumps({"files": files, "made_from": dict(made_from or {}), "environment": environment()}, indent=1)
     (folder / MANIFEST).write_text(content + "\n", encoding="utf-8")
     return folder / MANIFEST
+
+
+def seal(folder: Path, made_from: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest of what the kit ships, ``artifacts`` or ``figures/data``, and its hash into ``figures/seals.json``."""
+    seals = read_object(SEALS) | {folder.relative_to(ROOT).as_posix(): sha256(write_manifest(folder, made_from))}
+    SEALS.write_text(json.dumps(seals, indent=1) + "\n", encoding="utf-8")
+
+
+def is_shipped(folder: Path) -> bool:
+    """Is this ``artifacts`` or ``figures/data``, or a copy of one of them?"""
+    return (folder / "reference").is_dir() or (folder / "paper_tables.json").exists()
+
+
+def broken_seal(folder: Path | str) -> list[str]:
+    """Is the manifest of what the kit ships that of ``figures/seals.json``? One written anew over changed files is not."""
+    folder = Path(folder)
+    if not is_shipped(folder) or not (folder / MANIFEST).is_file():
+        return []  # the latter is told by ``verify``
+    known = read_object(SEALS).get("artifacts" if (folder / "reference").is_dir() else "figures/data")
+    return [] if sha256(folder / MANIFEST) == known else [f"{MANIFEST}: not the one that {SEALS.relative_to(ROOT).as_posix()} names"]
 
 
 def changed_files(folder: Path) -> list[str]:
@@ -177,8 +197,7 @@ def verify(folder: Path | str, table: CaseTable | None = None) -> list[str]:
     if not folder.is_dir():
         raise InputError("no such folder", str(folder), "name a run folder, artifacts, or figures/data")
     table = read_table(ROOT / "data" / "phantoms", check_images=False) if table is None else table
-    shipped = (folder / "reference").is_dir() or (folder / "paper_tables.json").exists()
-    problems = changed_files(folder) + wrong_environment(read_object(folder / MANIFEST), shipped)
+    problems = changed_files(folder) + wrong_environment(read_object(folder / MANIFEST), is_shipped(folder))
     if (folder / "reference").is_dir():
         problems += wrong_artifacts(folder)
     if any((folder / name).exists() for name in (*(f"{name}.json" for name in COUNTED), "worlds", "rivals.parquet")):

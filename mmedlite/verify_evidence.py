@@ -18,11 +18,13 @@ import pandas as pd
 
 from mmedlite import evidence, gain_map, looking, trust
 from mmedlite.asks import Form
+from mmedlite.baselines import any_correct
 from mmedlite.cases import CaseTable
 from mmedlite.evaluation import panel_columns
 from mmedlite.rescore import Panels, panels_of
 from mmedlite.run_folder import RunFolder
 from mmedlite.store import OpinionStore
+from mmedlite.summary import gain_by_marker
 
 # What each file is counted from again.
 COUNTED: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -161,6 +163,7 @@ def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels, te
         expected = {"answer": case.answer, "options": json.dumps(case.options), "n_options": len(case.options),
                     "question_type": case.question_type, "marked": case.meta["marked"], **by_panel,
                     "majority_vote": str(by_panel["panel_vote"]),
+                    "any_correct": str(any_correct(np.array([votes]), np.array([case.answer]))[0]) if votes else None,
                     **{f"specialist_{i + 1}": str(v) for i, v in enumerate(votes)}}  # fmt: skip
         problems += [f"{file.name}, row {number} ({case.case_id}): {name} is {row[name]!r}, it should be {value!r}"
                      for name, value in expected.items() if name in row and row[name] != value]  # fmt: skip
@@ -171,6 +174,13 @@ def wrong_facts(file: Path, table: CaseTable, run: RunFolder, panels: Panels, te
             if said.tolist() != part[name].tolist():
                 problems.append(f"{file.name}, {panel}: the answers of '{name}' are not those of the reference run")
     return problems
+
+
+def wrong_marker(file: Path, table: CaseTable, run: RunFolder) -> list[str]:
+    """Problems with where the gain lies (``by_marker.json``): numbers that the reference run's rows do not give again."""
+    stored = json.loads(file.read_text(encoding="utf-8"))["gain"]
+    again = gain_by_marker(run, table, list(stored))
+    return [f"{file.name}, {name}: {old}, counted again {new}" for name, old, new in apart(dict(leaves(stored)), dict(leaves(again)))]
 
 
 def wrong_evidence(folder: Path, table: CaseTable) -> list[str]:
@@ -186,4 +196,8 @@ def wrong_evidence(folder: Path, table: CaseTable) -> list[str]:
             problems += wrong_trust(file, run) if file.name == "trust.parquet" and file.exists() else []
         except Exception as error:
             problems.append(f"{file.name}: cannot be checked ({type(error).__name__}: {error})")
+    try:
+        problems += wrong_marker(folder / "by_marker.json", table, run)
+    except Exception as error:
+        problems.append(f"by_marker.json: cannot be checked ({type(error).__name__}: {error})")
     return problems

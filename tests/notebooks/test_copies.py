@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -42,6 +43,47 @@ def test_a_copy_that_differs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     file.write_text(file.read_text(encoding="utf-8").replace("Exercise", "exercise"), encoding="utf-8")
     assert copies.main(["--check"]) == 1
     assert capsys.readouterr().out == "Out of date: student/00_start_here.ipynb. Run `make student`.\n"
+
+
+def solve(book: NotebookNode) -> None:
+    next(cell for cell in book.cells if cell.metadata.get("nbgrader", {}).get("solution")).source += "\n    return 1"
+
+
+def run(book: NotebookNode) -> None:
+    next(cell for cell in book.cells if cell.cell_type == "code").execution_count = 1
+
+
+@pytest.mark.parametrize("work", [solve, run])
+def test_a_students_work_is_kept(
+    work: Callable[[NotebookNode], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Writing the copies anew once erased it."""
+    (tmp_path / "00_start_here.ipynb").write_bytes((FOLDER / "00_start_here.ipynb").read_bytes())
+    monkeypatch.setattr(copies, "FOLDER", tmp_path)
+    copies.main([])
+    file, kept = (tmp_path / "student" / f"00_start_here{end}.ipynb" for end in ("", ".yours-1"))
+    fresh, book = file.read_text(encoding="utf-8"), nbformat.read(file, as_version=4)
+    work(book)
+    nbformat.write(book, file)
+    worked = file.read_text(encoding="utf-8")
+    for _ in range(2):
+        copies.main([])
+        assert file.read_text(encoding="utf-8") == fresh and kept.read_text(encoding="utf-8") == worked
+    file.write_text("cut", encoding="utf-8")
+    copies.main([])
+    assert (tmp_path / "student" / "00_start_here.yours-2.ipynb").read_text(encoding="utf-8") == "cut"
+    told = [f"What was done in student/00_start_here.ipynb is kept as 00_start_here.yours-{i}.ipynb." for i in (1, 2)]
+    assert capsys.readouterr().out.splitlines() == told
+
+
+def test_an_old_copy_that_nobody_touched_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "00_start_here.ipynb").write_bytes((FOLDER / "00_start_here.ipynb").read_bytes())
+    monkeypatch.setattr(copies, "FOLDER", tmp_path)
+    copies.main([])
+    file = tmp_path / "student" / "00_start_here.ipynb"
+    file.write_text(file.read_text(encoding="utf-8").replace("Where you are", "Where you were"), encoding="utf-8")
+    copies.main([])
+    assert [f.name for f in file.parent.iterdir()] == [file.name] and "Where you were" not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

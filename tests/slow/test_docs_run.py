@@ -24,7 +24,7 @@ from tests.small import short_profile
 from tests.unit.test_docs import COMMANDS
 
 ELSEWHERE = {  # command -> the suite that runs it, and the word by which it does
-    "jupyter lab notebooks": ("tests/browser/conftest.py", '"jupyterlab"'),
+    "jupyter lab --LabApp": ("tests/browser/conftest.py", '"jupyterlab"'),
     "mmedlite bundle workshop.tar": ("tests/slow/test_bundle.py", '"bundle", tmp_path / "workshop.tar"'),
     "mmedlite.demo --profile tiny": ("tests/timed/test_demo.py", "mmedlite.demo"),
     "figures.real_small --source DIR": ("tests/slow/test_real_images.py", "real_small.measure("),

@@ -39,7 +39,8 @@ def test_commands_are_known_with_their_options(module: str, rest: str) -> None:
     word = rest.split()[0] if module in ("mmedlite", "data_prep") else ""
     told = help_of(module, word)
     assert told, f"python -m {module} {word} does not exist"
-    assert {option for option in re.findall(r"(?<!\S)--[\w-]+", rest) if not re.search(rf"{option}\b", told)} == set()
+    options = re.findall(r"(?<!\S)--[\w-]+(?![\w.-])", rest)  # Jupyter tells its traits, --LabApp.default_url, under --help-all alone
+    assert {option for option in options if not re.search(rf"{option}\b", told)} == set()
 
 
 def test_there_are_commands_to_test() -> None:

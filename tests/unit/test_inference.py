@@ -48,12 +48,20 @@ def test_wilson_and_accuracies_agree_with_the_libraries() -> None:
     assert evaluation.macro_recall(true, said) == pytest.approx(recall_score(true, said, average="macro"), abs=1e-12)
 
 
-def test_detectable_difference_has_that_power() -> None:
-    """By the noncentral t distribution; the usual approximation is within .02 of the power that was asked for."""
-    for n in (5, 10, 30):
-        found = inference.smallest_detectable(0.02, n)
-        assert TTestPower().power(found / 0.02, n, 0.05) == pytest.approx(0.8, abs=0.02)
-    assert inference.smallest_detectable(0.02, 10, 0.005) > inference.smallest_detectable(0.02, 10)
+@pytest.mark.parametrize(("n", "alpha"), [(8, 0.05), (10, 0.05), (10, 0.005)])
+def test_detectable_difference_has_that_power(n: int, alpha: float) -> None:
+    """In other draws, by the test itself one set at a time; the t test's own number lies below it."""
+    found = inference.smallest_detectable(0.02, n, alpha)
+    sets = np.random.default_rng(1).normal(found, 0.02, (2000, n))
+    assert np.mean([inference.sign_flip(differences) <= alpha for differences in sets]) == pytest.approx(0.8, abs=0.03)
+    by_t = TTestPower().solve_power(nobs=n, alpha=alpha, power=0.8) * 0.02
+    assert by_t < found < 1.25 * by_t
+
+
+def test_too_few_worlds_detect_nothing() -> None:
+    """Of four worlds the smallest p is 1/8."""
+    assert inference.smallest_detectable(0.02, 4) == float("inf")
+    assert [inference.told_difference(d) for d in (float("inf"), None, 0.02)] == ["above 1", "above 1", "0.020"]
 
 
 def test_over_worlds_covers_both_kinds_of_chance() -> None:

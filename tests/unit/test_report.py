@@ -49,6 +49,17 @@ def test_page_is_whole_and_closed_to_elsewhere(page: str) -> None:
     assert page.count("<caption>") == page.count("<table>") and not re.search(r"\bnan\b|None", page)
 
 
+def test_it_says_that_the_evidence_behind_its_ledger_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may verify while the stored tables, from which the ledger is filled, do not."""
+    shutil.copy(STORED / "run.json", tmp_path), shutil.copy(STORED / "results.json", tmp_path)
+    told = "rivals.parquet: changed since the manifest was written"
+    for changed in ([], [told]):
+        monkeypatch.setattr(report, "changed_files", lambda folder, changed=changed: changed)
+        assert (file := report.write_report(tmp_path, []))
+        page = file.read_text()
+        assert f"{len(changed)} files changed" in page and (told in page) == bool(changed)
+
+
 def test_its_numbers_are_the_runs(page: str) -> None:
     results = json.loads((STORED / "results.json").read_text())
     for numbers in results["attending"].values():

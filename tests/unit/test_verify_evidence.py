@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy; the invented cases have no pictures, so what needs the clinic is tested by itself below."""
     monkeypatch.setattr(verify_evidence, "wrong_facts", lambda *_: [])
+    monkeypatch.setattr(verify_evidence, "wrong_marker", lambda *_: [])
     monkeypatch.setattr(verify_evidence, "WIDE", {"rivals": None})
     monkeypatch.setattr(evidence, "WORLD_TESTED", 40)
     monkeypatch.setattr(gain_map, "CELLS", gain_map.CELLS[:1])
@@ -187,7 +189,8 @@ FACTS: dict[str, Callable[[pd.DataFrame], Any]] = {
     "answer": lambda f: f.assign(answer=(f["answer"] + 1) % f["n_options"]), "vote": lambda f: f.assign(panel_vote=0),
     "options": lambda f: f.assign(options=f["options"].str.replace("yes", "no")), "bucket": lambda f: f.assign(difficulty="easy"),
     "trained": lambda f: f.assign(trained=f["untrained_panel"]), "specialist": lambda f: f.assign(specialist_1=f["specialist_2"]),
-    "majority": lambda f: f.assign(majority_vote="0"), "kind": lambda f: f.assign(question_type="choice"),
+    "majority": lambda f: f.assign(majority_vote="0"), "oracle": lambda f: f.assign(any_correct=f["answer"].astype(str)),
+    "kind": lambda f: f.assign(question_type="choice"),
     "row gone": lambda f: f.iloc[1:], "row twice": lambda f: pd.concat([f.iloc[:1], f.iloc[:1], f.iloc[2:]]),
 }  # fmt: skip
 
@@ -205,6 +208,32 @@ def test_facts_of_the_stored_tables_are_those_of_the_clinic(name: str, clinic: C
     forged.attrs = stored.attrs
     forged.to_parquet(file)
     assert verify_evidence.wrong_facts(file, clinic, run, said)
+
+
+def test_where_the_gain_lies_is_counted_from_the_reference_run(tmp_path: Path) -> None:
+    rows = pd.read_parquet(evidence.DATA / "rivals.parquet").drop_duplicates("case_id")
+    cases = [SimpleNamespace(case_id=c, meta={"marked": m}) for c, m in zip(rows["case_id"], rows["marked"], strict=True)]
+    clinic: Any = SimpleNamespace(split=lambda name: cases)
+    stored = json.loads((evidence.DATA / "by_marker.json").read_text())
+    run = RunFolder(RunFolder.reference, {"cases_sha256": stored["cases_sha256"]})
+    assert verify_evidence.wrong_marker(evidence.DATA / "by_marker.json", clinic, run) == []
+    stored["gain"]["diverse"]["clear"]["mean"] += 0.2
+    (tmp_path / "by_marker.json").write_text(json.dumps(stored))
+    (told,) = verify_evidence.wrong_marker(tmp_path / "by_marker.json", clinic, run)
+    assert told.startswith("by_marker.json, diverse.clear.mean")
+
+
+def test_the_shipped_manifests_are_the_sealed_ones(tmp_path: Path) -> None:
+    """A forger must write the seal too, which lies elsewhere; a run of one's own has none."""
+    for folder in (ROOT / "artifacts", evidence.DATA):
+        assert verify.broken_seal(folder) == [], "run `make figures`"
+    for name in ("manifest.json", "paper_tables.json"):
+        shutil.copy(evidence.DATA / name, tmp_path / name)
+    assert verify.broken_seal(tmp_path) == []
+    verify.write_manifest(tmp_path)
+    assert verify.broken_seal(tmp_path) == ["manifest.json: not the one that figures/seals.json names"]
+    (tmp_path / "paper_tables.json").unlink()
+    assert verify.broken_seal(tmp_path) == []
 
 
 def test_worlds_hold_the_cases_of_their_seeds() -> None:
