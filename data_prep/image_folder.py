@@ -72,8 +72,9 @@ def read_lines(file: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
         yield number, value if isinstance(value, dict) else None
 
 
-def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str]]:
-    """Every row of the source, ``UNREAD`` where it is no JSON object, and the names of sub-folders without labels, which are left out."""
+def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str], list[str]]:
+    """Every row of the source, ``UNREAD`` where it is no JSON object; the names of sub-folders without labels, which are left out; and, of
+    class sub-folders, the files that are no pictures of a known kind or lie in no class."""
     if not source.is_dir():
         raise InputError("no such folder", str(source), "name the folder of your pictures with --source")
     folders = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -86,16 +87,18 @@ def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str]]
         for number, fields in read_lines(folder / name)
     ]
     if sets:
-        return rows, [folder.name for folder in folders if sets != [source] and folder not in sets]
-    for folder in folders:  # class sub-folders: the folder's name is the label, and the modality where it is one
-        given = modality or (folder.name if look_up(folder.name)[1] else None)
-        for file in sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES):
-            image = file.relative_to(source).as_posix()
-            rows.append(make_row(source, image, {"image": image, "label": folder.name}, given))
+        return rows, [folder.name for folder in folders if sets != [source] and folder not in sets], []
+    # Class sub-folders: the folder's name is the label; the modality too, where every class is one ("normal" beside "pathology" are none).
+    are_modalities = all(look_up(folder.name)[1] for folder in folders)
+    files = sorted(file for file in source.rglob("*") if file.is_file() and not any(p.startswith(".") for p in file.relative_to(source).parts))
+    pictures = [file for file in files if file.suffix.lower() in PICTURES and file.parent != source]
+    for file in pictures:
+        image, label = file.relative_to(source).as_posix(), file.relative_to(source).parts[0]
+        rows.append(make_row(source, image, {"image": image, "label": label}, modality or (label if are_modalities else None)))
     if not rows:
         fix = f"add a {LABEL_FILES[0]}, or sort the pictures into one sub-folder a class"
         raise InputError("no labels and no class sub-folders", str(source), fix)
-    return rows, []
+    return rows, [], [file.relative_to(source).as_posix() for file in files if file not in set(pictures)]
 
 
 def labelled(folder: Path) -> bool:
@@ -144,10 +147,9 @@ def store_images(rows: list[Row], out: TableWriter) -> list[Row]:
                 raise InputError("not a JSON object in UTF-8")
             if not row.image:
                 raise InputError("no field image")
-            path = row.folder / row.image
-            if expected and path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != expected:
-                raise InputError("the file is not the one labelled (sha256 differs)")
             found = pictures.add(from_file(row.folder, row.image))
+            if expected and hashlib.sha256((row.folder / row.image).read_bytes()).hexdigest() != expected:
+                raise InputError("the file is not the one labelled (sha256 differs)")
         except InputError as error:
             out.drop(row.where, error.what)
             continue
@@ -215,8 +217,10 @@ def main(args: argparse.Namespace) -> int:
     source = args.source.resolve()
     if args.out.resolve().is_relative_to(source):
         raise InputError("the table would lie among the pictures", str(args.out), "name a folder elsewhere with --out")
-    rows, left_out = find_rows(source, args.modality)
+    rows, left_out, no_pictures = find_rows(source, args.modality)
     with TableWriter(args.out) as out:
+        for name in no_pictures:
+            out.drop(name, f"in no class folder, or no picture of a known kind ({', '.join(sorted(PICTURES))})")
         usable = ask(store_images(rows, out), out, args.seed)
         split = split_pictures({row.sha256: row.modality for row in reversed(usable)}, args.seed)
         number: Counter[tuple[str, str]] = Counter()

@@ -86,7 +86,7 @@ def each(
             continue
         try:
             yield make(where, row)
-        except (TypeError, ValueError, AttributeError, KeyError):
+        except (TypeError, ValueError, AttributeError, KeyError, RecursionError):
             yield Unusable(where, "a field of another kind than this source has")
 
 
@@ -147,6 +147,8 @@ def build(args: argparse.Namespace, source: str, items: Iterable[Item | Unusable
         InputError: no usable row, or a table that the validator does not take.
     """
     hashes: dict[str, int] = {}
+    if args.source is not None and args.out.resolve().is_relative_to(args.source.resolve()):
+        raise InputError("the table would lie in its source", str(args.out), "name a folder elsewhere with --out")
     with TableWriter(args.out) as out:
         stored = Stored(out)
         cases = []
@@ -188,7 +190,11 @@ def add_once(out: TableWriter, cases: Sequence[Case]) -> None:
     """Add the cases that the validator takes, each id once, so that one bad row does not cost the others."""
     seen: dict[str, Case] = {}
     for case in cases:
-        if problem := next(row_problems(case.to_row()), None):
+        try:
+            problem = next(row_problems(case.to_row()), None)
+        except (RecursionError, TypeError):  # lists in lists without end, or what no JSON holds
+            problem = ("meta", "", "")
+        if problem:
             out.drop(case.meta["row"], f"field {problem[0]} cannot be used")
         elif seen.setdefault(case.case_id, case) is case:
             out.add(case)

@@ -38,8 +38,8 @@ def report(cases: Sequence[Case], hashes: Mapping[str, int]) -> dict[str, Any]:
     pictures: dict[str, set[str]] = defaultdict(set)
     asked: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for case in cases:
-        pictures[case.split].add(case.image_sha256s[0])
-        asked[case.split].append((case.image_sha256s[0], option_key(case.question)))
+        pictures[case.split].update(case.image_sha256s)
+        asked[case.split].append((" ".join(case.image_sha256s), option_key(case.question)))
     found = {}
     for a, b in combinations([s for s in SPLITS if s in pictures], 2):
         shared, known = pictures[a] & pictures[b], set(asked[a])
@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the report of a table that is there."""
     table = read_table(args.source)
-    first = {case.image_sha256s[0]: case for case in table}
-    hashes = {sha: dhash(table.open_image(case)) for sha, case in tqdm(first.items(), desc="pictures", mininterval=2)}
+    places = {sha: (case, view) for case in table for view, sha in enumerate(case.image_sha256s)}
+    hashes = {sha: dhash(table.open_image(*place)) for sha, place in tqdm(places.items(), desc="pictures", mininterval=2)}
     print("\n".join(told(report(table.cases, hashes))) or "one split only: nothing to compare")
     return 0

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmedlite.cases import CaseTable, TableWriter, read_table
-from mmedlite.profiles import ROOT
+from mmedlite.profiles import ROOT, InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Copy all of them into one table; returns the exit status."""
     tables = [(path, read_table(path), path in args.shifted) for path in (*args.source, *args.shifted)]
+    seen: dict[str, Path] = {}
+    for path, table, _ in tables:  # before anything is copied
+        if twice := next((c.case_id for c in table if seen.setdefault(c.case_id, path) is not path), None):
+            raise InputError(f"the case {twice!r} stands in two tables", f"{seen[twice]}, {path}", "name each table once")
     with TableWriter(args.out) as out:
         for path, table, shifted in tables:
             _copy(table, out, shifted, path.name)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.departments import look_up
-from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows
+from data_prep.hub import count_rows, fetch, hashes, one_of, parquet_rows, whole
 from data_prep.items import Item, Unusable, build, for_test_alone, print_sizes
 from data_prep.items import add_arguments as common
 from data_prep.pictures import beside_each_other, from_bytes, from_cell
@@ -66,7 +66,7 @@ def read(files: Sequence[Path], sizes: dict[str, Counter[str]]) -> Iterator[Item
             yield Item(
                 f"mmmu-{row['id']}", where, "test", beside_each_other(pictures or [from_bytes(None)]), str(row["question"]).strip(),
                 tuple(options), letters.index(str(row["answer"]).strip()), modality, specialty, LICENCE,
-                {"subject": file.parent.name, "subfield": row["subfield"], "img_type": kinds, "pictures": len(pictures)},
+                {"subject": file.parent.name, "subfield": str(row["subfield"]), "img_type": kinds, "pictures": len(pictures)},
             )  # fmt: skip
 
 
@@ -79,7 +79,10 @@ def main(args: argparse.Namespace) -> int:
     """Build the table."""
     for_test_alone(args)
     folder, origin = fetch(args, REPO, [f"{subject}/validation-*.parquet" for subject in SUBJECTS])
-    files = [one_of(folder, [f"{subject}/validation-*.parquet"])[0] for subject in SUBJECTS]
+    files = []
+    for subject in SUBJECTS:
+        files += (parts := one_of(folder, [f"{subject}/validation-*.parquet"]))
+        whole(parts, ("validation",))
     sizes: dict[str, Counter[str]] = {"all": Counter(), "multiple choice": Counter()}
     notes = {**origin, "files": hashes(files, folder), "sizes": sizes, "paper": PAPER}
     status = build(args, "mmmu", read(files, sizes), count_rows(files), **notes)

@@ -35,7 +35,10 @@ def read(rows: Sequence[Row], pictures: Callable[[str], Picture], every: bool) -
         where, (modality, specialty) = f"{where} ({row['question_id']})", modality_of(row)
         if not every and modality not in SCORED:
             return Unusable(where, f"modality {modality}: the paper does not score it (--every takes it)")
-        options = tuple(str(row[f"option_{c}"]).strip() for c in LETTERS if row.get(f"option_{c}"))
+        given = [row[f"option_{c}"] for c in LETTERS if row.get(f"option_{c}") not in (None, "")]
+        if not all(isinstance(value, str) for value in (*given, row["question_id"])):
+            return Unusable(where, "an option or the question's id is no text")
+        options = tuple(value.strip() for value in given)
         keys, answer = [option_key(o) for o in options], option_key(str(row["gt_answer"]))
         if keys.count(answer) != 1 or len(set(keys)) < len(keys) or len(keys) < 2:
             return Unusable(where, "the answer is not among the options, or an option stands twice")

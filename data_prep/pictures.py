@@ -18,10 +18,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.hub import member
-from mmedlite.pictures import load_rgb
+from mmedlite.pictures import load_rgb, usable
 from mmedlite.profiles import InputError
-
-SMALLEST, LARGEST, LONGEST = 8, 100_000_000, 100  # pixels of a side, pixels in all, times as long as wide
 
 
 class Picture(NamedTuple):
@@ -29,16 +27,6 @@ class Picture(NamedTuple):
 
     key: str
     load: Callable[[], Image.Image]
-
-
-def usable(size: tuple[int, int]) -> None:
-    """Raise an InputError for a picture that no policy could read, as one of 1 x 1 or 20,000 x 20,000 pixels."""
-    short, long = sorted(size)
-    told = "{} x {} pixels".format(*size)
-    if short < SMALLEST:
-        raise InputError(f"picture of {told}: a side is below {SMALLEST}")
-    if short * long > LARGEST or long > LONGEST * short:
-        raise InputError(f"picture of {told}: more than {LARGEST:,} pixels, or over {LONGEST} times as long as wide")
 
 
 def read(file: Path | io.BytesIO) -> Image.Image:
@@ -68,7 +56,7 @@ def from_file(folder: Path, name: str) -> Picture:
         return Picture("missing", missing)
     if climbs(name):
         return Picture("climbs", partial(missing, "the name of the picture climbs out of the folder"))
-    return Picture(f"{path}:{state.st_size}:{state.st_mtime_ns}", partial(read, path))
+    return Picture(f"{folder.name}/{name}:{state.st_size}:{state.st_mtime_ns}", partial(read, path))  # no path of this machine
 
 
 def missing(why: str = "missing image") -> Image.Image:
@@ -95,7 +83,7 @@ def from_zip(archive: zipfile.ZipFile, name: str) -> Picture:
     A name that climbs out of the archive or is absolute gives an InputError when it is loaded, as does a damaged member.
     """
     listed = name in archive.NameToInfo
-    key = f"{archive.filename}:{name}:{archive.NameToInfo[name].CRC if listed else 'missing'}"
+    key = f"{Path(str(archive.filename)).name}:{name}:{archive.NameToInfo[name].CRC if listed else 'missing'}"
 
     def load() -> Image.Image:
         if climbs(name):
@@ -115,12 +103,12 @@ def beside_each_other(parts: list[Picture]) -> Picture:
     def load() -> Image.Image:
         images = [part.load() for part in parts]
         height = max(image.height for image in images)
+        usable((sum(image.width for image in images), height))  # before so large a one is made
         whole = Image.new("RGB", (sum(image.width for image in images) + 8 * (len(images) - 1), height))
         left = 0
         for image in images:
             whole.paste(image, (left, 0))
             left += image.width + 8
-        usable(whole.size)
         return whole
 
     return Picture("+".join(part.key for part in parts), load)

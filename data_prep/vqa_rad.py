@@ -71,7 +71,7 @@ def asked(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def overlap(rows: Sequence[Row]) -> dict[str, int]:
-    """How many test pictures, and test rows with the same question on the same picture, also occur in train."""
+    """How many test pictures, by their names, and test rows with the same question on the same picture, also occur in train."""
     train, test = ([row for _, row in rows if row["split"] == split and set(FIELDS) <= row.keys()] for split in ("train", "test"))
     pictures, questions = {str(row["image_name"]) for row in train}, {asked(row) for row in train}
     shown = {str(row["image_name"]) for row in test}

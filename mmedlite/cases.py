@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from mmedlite.pictures import image_sha256, load_rgb, to_rgb
+from mmedlite.pictures import image_sha256, load_rgb, to_rgb, usable
 from mmedlite.profiles import DEPARTMENTS, InputError
 
 SPLITS = ("train", "validation", "test", "shifted")
@@ -114,7 +114,7 @@ class CaseTable:
 
 def option_key(text: str) -> str:
     """An option without case, spare spaces and marks that nobody sees: two options with one key cannot be told apart in an answer."""
-    seen = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")  # zero-width spaces and the like
+    seen = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf" and (c.isspace() or c.isprintable()))
     return " ".join(seen.split()).casefold()
 
 
@@ -124,7 +124,7 @@ def _texts(value: Any) -> bool:
 
 
 # What a prompt or an answer is built of: a question or an option that holds it would break both, after opinions have been paid for.
-CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>", re.IGNORECASE)
+CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>|<(?:image|video)>", re.IGNORECASE)
 
 
 def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -138,14 +138,16 @@ def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
             yield name, f"unknown value {row[name]!r}", f"use one of {', '.join(map(str, allowed))}"
     options, answer = row["options"], row["answer"]
     for name, texts in (("question", [row["question"]]), ("options", options)):
+        if _texts(texts) and not all(map(option_key, texts)):
+            yield name, "a text that shows nothing", "write one that can be read"
         if found := [text for text in texts if CONTROL.search(text)] if _texts(texts) else []:
             yield name, f"{found[0]!r} holds a control token or a tag of the answer", "take it out"
     if not _texts(options) or len(options) < 2:
         yield "options", f"{options!r} is no list of two or more texts", "give at least two options, none empty"
         return
     keys = [option_key(option) for option in options]
-    if not all(keys) or len(set(keys)) < len(keys):
-        yield "options", f"an option that shows nothing, or a duplicate, in {list(options)!r}", "make every option differ"
+    if len(set(keys)) < len(keys):
+        yield "options", f"a duplicate option in {list(options)!r}", "make every option differ"
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(options):
         yield "answer", f"{answer!r} is not among the {len(options)} options", "write the index of one, from 0"
     if row["question_type"] == "yes_no" and set(keys) != {"yes", "no"}:
@@ -171,7 +173,8 @@ def _image_problems(row: dict[str, Any], folder: Path | None, seen: dict[str, st
             continue
         if folder is not None and path not in seen:
             try:
-                same = image_sha256(load_rgb(folder / path)) == sha
+                usable((image := load_rgb(folder / path)).size)
+                same = image_sha256(image) == sha
                 seen[path] = "" if same else "wrong sha256, its pixels are not those of its name"
             except InputError as error:
                 seen[path] = error.what
@@ -222,7 +225,8 @@ def read_table(path: Path | str, check_images: bool = True) -> CaseTable:
     if not file.is_file():
         raise InputError("no case table", str(file), "build one: python -m data_prep SOURCE --out FOLDER")
     try:
-        rows = _rows(pq.read_table(file), file)
+        there = pq.read_schema(file).names
+        rows = _rows(pq.read_table(file, columns=[name for name in SCHEMA.names if name in there]), file)  # further columns do no harm
     except (pa.ArrowException, OSError) as error:
         raise InputError("not a readable Parquet file", str(file), "build the table again") from error
     if not rows:

@@ -28,10 +28,15 @@ def resolve(path: str | Path) -> Path:
 
     repo, commit = str(path).split("@")
     try:
-        return Path(snapshot_download(repo, revision=commit, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(repo, revision=commit, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
     except Exception as error:  # no network, no such model, terms not accepted: the hub's own words say which
         fix = "run it again when the network is there, or download it elsewhere and name its folder in the profile"
         raise InputError(f"cannot download the model ({type(error).__name__})", str(path), fix) from error
+
+
+def public_name(path: str) -> str:
+    """What an adapter or a card calls a policy of a profile: its last folder, where the path is one of this machine."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def model_type(folder: Path) -> str:

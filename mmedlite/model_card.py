@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from mmedlite.checkpoints import public_name
 from mmedlite.evaluation import with_interval
 from mmedlite.run import Run
 
@@ -17,7 +18,7 @@ LIMITS = (
 def model_card(run: Run, panel: str, numbers: dict[str, Any]) -> str:
     """The card of one panel's policy; numbers: as from ``summary.attending_numbers``."""
     profile, train = run.profile, run.cases("train")
-    base, source = profile.policy.split("@")[0], run.specialists.form.source
+    policy, source = public_name(profile.policy), run.specialists.form.source
     data = [f"- {n:,} cases of {name} ({licence})" for (name, licence), n in sorted(Counter((c.source, c.licence) for c in train).items())]
     stages = [f"- {s.name}: {', '.join(s.buckets)} cases, {s.steps or 'one epoch of'} updates, entropy coefficients {list(s.gamma)}, "
               f"KL weights {list(s.beta)}" for s in run.stages_that_fit(panel, profile.attending.recipe)]  # fmt: skip
@@ -25,9 +26,9 @@ def model_card(run: Run, panel: str, numbers: dict[str, Any]) -> str:
     told = [f"- {title}: {with_interval(numbers[name], numbers[f'{name}_ci'])}" for name, title in systems.items() if name in numbers]
     grpo, lora = profile.grpo, profile.lora
     return "\n".join([
-        "---", f"base_model: {base}", "library_name: peft", "tags: [lora, grpo, medical-vqa, research-only]", "---",
+        "---", f"base_model: {policy.split('@')[0]}", "library_name: peft", "tags: [lora, grpo, medical-vqa, research-only]", "---",
         f"# Attending physician, {panel} panel", "",
-        f"LoRA adapter on `{profile.policy}`, trained with GRPO by MMedLite to decide after three specialist answers (MMedAgent-RL, "
+        f"LoRA adapter on `{policy}`, trained with GRPO by MMedLite to decide after three specialist answers (MMedAgent-RL, "
         "arXiv 2506.00555). Load it with `PeftModel.from_pretrained`.", "",
         "## Data", *data, f"- specialists: {source}, {', '.join(profile.panels[panel])}",
         f"- case table sha256 {run.facts['cases_sha256']}", "",

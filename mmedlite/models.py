@@ -1,7 +1,7 @@
 """The policy: a Qwen2.5-VL of any size, loaded image-only and with the work that rollouts have in common shared; or another backbone.
 
-No torchvision and no remote code: the processor is built from its parts and loaded by its class. Any other image-text model of
-transformers with a chat template serves too (the paper also trained InternVL2.5), without the sharing.
+No torchvision and no remote code: the processor is built from its parts and loaded by its class. Other image-text models of
+transformers with a chat template serve too (InternVL2.5, which the paper also trained), without the sharing.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from PIL import Image
 from safetensors import safe_open
 from transformers import (
     AutoModelForImageTextToText,
-    AutoProcessor,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedTokenizerBase,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
 )
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES, processor_class_from_name
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import logging
@@ -78,6 +78,13 @@ class ImageProcessorOnly(Qwen2_5_VLProcessor):
         return out
 
 
+def without_video(kind: str) -> Any:
+    """The processor class of another backbone, by its model type, without the video half that would need torchvision."""
+    whole = processor_class_from_name(PROCESSOR_MAPPING_NAMES[kind])
+    parts = [name for name in whole.get_attributes() if "video" not in name]
+    return type(whole.__name__, (whole,), {"get_attributes": classmethod(lambda _: parts)})
+
+
 def load_processor(folder: str | Path, max_pixels: int = 0) -> Processor:
     """Read image processor, tokenizer and chat template of a checkpoint folder; left padding, as generation needs.
 
@@ -89,7 +96,7 @@ def load_processor(folder: str | Path, max_pixels: int = 0) -> Processor:
     kind = model_type(folder := Path(folder))
     try:
         if kind != QWEN:
-            processor = AutoProcessor.from_pretrained(folder, padding_side="left")
+            processor = without_video(kind).from_pretrained(folder, padding_side="left")
         else:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
             template = tokenizer.chat_template
@@ -105,9 +112,10 @@ def load_processor(folder: str | Path, max_pixels: int = 0) -> Processor:
 
 
 def picture_tokens(processor: Processor, names: Sequence[str] = VISION_TOKENS) -> list[int]:
-    """Ids of the tokens that stand for pictures and that no policy may write: ``names``, and the processor's own."""
+    """Ids of the tokens that stand for pictures and that no policy may write: ``names``, the processor's own, special ones named so."""
     known = processor.tokenizer.get_vocab()
-    return [known[name] for name in dict.fromkeys((*names, getattr(processor, "image_token", None))) if name in known]
+    special = [token for token in processor.tokenizer.all_special_tokens if re.search("image|img|vision", token, re.IGNORECASE)]
+    return [known[name] for name in dict.fromkeys((*names, getattr(processor, "image_token", None), *special)) if name in known]
 
 
 def share_work(model: Any) -> None:
@@ -230,7 +238,7 @@ def generate(
         n answers; their texts are without special tokens (``<think>`` and ``<answer>`` are kept: they are ordinary tokens).
     """
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in prompts]
-    batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True).to(model.device)
+    batch = processor(text=texts, images=[[image] for image in images], return_tensors="pt", padding=True).to(model.device)
     if temperature > 0:
         torch.manual_seed(seed)
     config = GenerationConfig(
@@ -249,7 +257,7 @@ def completion_inputs(
     """What a policy reads of n rows, prompt and ``given`` left-padded and ``wanted`` behind them; and ids and mask of ``wanted``, (n, t)."""
     texts = [processor.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) + g
              for p, g in zip(prompts, given, strict=True)]  # fmt: skip
-    batch = processor(text=texts, images=list(images), return_tensors="pt", padding=True)
+    batch = processor(text=texts, images=[[image] for image in images], return_tensors="pt", padding=True)
     tails = processor.tokenizer(list(wanted), return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False)
     both = {name: torch.cat([batch[name], tails[name]], 1) for name in ("input_ids", "attention_mask")}
     kinds = {name: torch.cat([batch[name], torch.zeros_like(tails["input_ids"])], 1) for name in batch if name.endswith("token_type_ids")}

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 
 from mmedlite.profiles import InputError
 
+SMALLEST, LARGEST, LONGEST = 8, 100_000_000, 100  # pixels of a side, pixels in all, times as long as wide
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as 8-bit RGB. Deep grey pictures (16-bit, float) are stretched from their minimum to their maximum:
@@ -22,6 +24,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         scale = 255.0 / max(float(np.ptp(pixels)), 1e-12)
         image = Image.fromarray(np.rint((pixels - pixels.min()) * scale).astype(np.uint8))
     return image.convert("RGB")
+
+
+def usable(size: tuple[int, int]) -> None:
+    """Raise an InputError for a picture that no policy could read, as one of 1 x 1 or 20,000 x 20,000 pixels."""
+    short, long = sorted(size)
+    told = "{} x {} pixels".format(*size)
+    if short < SMALLEST:
+        raise InputError(f"picture of {told}: a side is below {SMALLEST}")
+    if short * long > LARGEST or long > LONGEST * short:
+        raise InputError(f"picture of {told}: more than {LARGEST:,} pixels, or over {LONGEST} times as long as wide")
 
 
 def load_rgb(path: Path | BinaryIO) -> Image.Image:

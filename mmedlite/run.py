@@ -26,7 +26,7 @@ import torch
 from mmedlite import attending, triage
 from mmedlite.answers import parse_strict
 from mmedlite.cases import Case, CaseTable, read_table
-from mmedlite.checkpoints import resolve
+from mmedlite.checkpoints import public_name, resolve
 from mmedlite.curriculum import bucket, stage_order
 from mmedlite.devices import check_machine, check_room
 from mmedlite.evaluation import result_row
@@ -136,7 +136,7 @@ class Run(RunFolder):
         return new_adapter(load_policy(self.profile.policy, self.profile.dtype), self.profile.lora)
 
     def _store_training(self, model: Any, name: str, log: Sequence[Any], plan: str = "") -> None:
-        model.peft_config["default"].base_model_name_or_path = self.profile.policy  # no path of this machine
+        model.peft_config["default"].base_model_name_or_path = public_name(self.profile.policy)
         (folder := self.folder / "adapters" / name).joinpath("made_from.json").unlink(missing_ok=True)
         model.save_pretrained(folder, selected_adapters=["default"])
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card, with a path of this machine; ours: model_card
@@ -170,9 +170,9 @@ class Run(RunFolder):
 
     # Panels
     def cases(self, split: str) -> list[Case]:
-        """The cases of a split; test is cut to the profile's ``eval_cases``."""
+        """The cases of a split; test and shifted are cut to the profile's ``eval_cases``."""
         cases = self.table.split(split)
-        return cases[: self.profile.eval_cases or None] if split == "test" else cases
+        return cases[: self.profile.eval_cases or None] if split in ("test", "shifted") else cases
 
     def panel(self, split: str, name: str, redraw: bool = False) -> np.ndarray:
         """The panel's options for a split: (n, 3) int, -1 for no answer; read from the store once, as long as the routes stay."""

@@ -47,6 +47,18 @@ def make_rad(tmp_path: Path) -> Path:
     return tmp_path / "rad"
 
 
+def make_path(tmp_path: Path) -> Path:
+    def row(seed: int, question: str, answer: str) -> dict[str, Any]:
+        return {"image": image(seed), "question": question, "answer": answer}
+
+    files = {"train-00000-of-00002": [row(0, "is it?", "yes"), row(0, "Is it?", "yes"), row(1, "what?", "necrosis")],
+             "train-00001-of-00002": [row(2, "is it?", "no"), row(9, "is it red?", "no")],
+             "validation-00000-of-00001": [row(5, "is it?", "no")], "test-00000-of-00001": [row(9, "is it?", "yes")]}  # fmt: skip
+    for name, rows in files.items():
+        parquet(tmp_path / "path" / "data" / f"{name}.parquet", rows)
+    return tmp_path / "path"
+
+
 def slake_row(
     qid: int, question: str, answer: str, kind: str = "CLOSED", lang: str = "en", content: str = "Size", picture: int = 0
 ) -> dict[str, Any]:

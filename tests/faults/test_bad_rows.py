@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from data_prep import hub, mmmu, omnimedvqa
-from mmedlite.cases import TABLE_NAME, Case, option_key, read_table, row_problems, validate
-from mmedlite.pictures import load_rgb
+from mmedlite.cases import SCHEMA, TABLE_NAME, Case, option_key, read_table, row_problems, validate
+from mmedlite.pictures import image_sha256, load_rgb
 from mmedlite.profiles import ROOT, InputError, load_profile
 
 SHA = "ab" * 32
@@ -46,12 +46,17 @@ def test_damaged_rows_are_refused_not_raised() -> None:
         except InputError as error:
             refused += 1
             assert "row 1" in str(error), number
+        else:  # what is taken can be asked and answered
+            assert option_key(row["question"]) and len({option_key(o) for o in row["options"]} - {""}) == len(row["options"]) >= 2
+            assert 0 <= row["answer"] < len(row["options"]) and isinstance(row["case_id"], str)
     assert refused > 9_000  # a few damages are none, as another text
 
 
 @pytest.mark.parametrize(("change", "field"), [
     ({"question": "What is <|image_pad|> this?"}, "question"), ({"options": ["yes", "no <|im_end|>"]}, "options"),
     ({"options": ["a</answer>", "b"]}, "options"), ({"options": ["mass", "mass\u200b"]}, "options"),
+    ({"question": "Where is <image> this?"}, "question"), ({"question": "\x00"}, "question"), ({"question": "\u200b"}, "question"),
+    ({"options": ["yes", "yes\x00"]}, "options"), ({"options": ["yes", "\x00"]}, "options"),
     ({"options": ["caf\u00e9", "cafe\u0301"]}, "options"), ({"meta": "[" * 100_000}, "meta"),
 ])  # fmt: skip
 def test_what_would_break_a_prompt_is_refused(change: dict[str, Any], field: str) -> None:
@@ -132,3 +137,23 @@ def test_profiles_in_other_encodings(tmp_path: Path) -> None:
     file.write_text("a = " + "[" * 5000, encoding="utf-8")
     with pytest.raises(InputError, match="not valid TOML"):
         load_profile(file)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4000, 10), (7, 300)])
+def test_a_picture_that_no_policy_could_read_is_told_before_any_training(size: tuple[int, int], tmp_path: Path) -> None:
+    """Qwen's processor refuses sides over 200 to 1, in the midst of a training."""
+    picture = Image.new("RGB", size, "white")
+    sha = image_sha256(picture)
+    (tmp_path / "images").mkdir()
+    picture.save(tmp_path / "images" / f"{sha}.png")
+    row = GOOD | {"images": [f"images/{sha}.png"], "image_sha256s": [sha]}
+    pq.write_table(pa.Table.from_pylist([row], SCHEMA), tmp_path / TABLE_NAME)
+    with pytest.raises(InputError, match=r"row 1 \('c1'\), field images: .*picture of {} x {} pixels".format(*size)):
+        read_table(tmp_path)
+
+
+def test_a_further_column_does_no_harm(tmp_path: Path) -> None:
+    """Whatever it holds, as a time that Python has no date for."""
+    table = pa.Table.from_pylist([GOOD], SCHEMA).append_column("when", pa.array([2**50], pa.timestamp("s")))
+    pq.write_table(table, tmp_path / TABLE_NAME)
+    assert len(read_table(tmp_path, check_images=False)) == 1

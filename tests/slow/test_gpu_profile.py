@@ -23,7 +23,7 @@ from mmedlite.checks import tally
 from mmedlite.demo import NOTEBOOKS, PatientKernelManager
 from mmedlite.profiles import ROOT, load_profile
 from tests.server import Server
-from tests.sets import make_mmmu, make_omni, make_rad, make_slake
+from tests.sets import make_mmmu, make_omni, make_path, make_rad, make_slake
 from tests.small import base
 
 SMALLER = {  # all else is the profile's own
@@ -37,12 +37,12 @@ SMALLER = {  # all else is the profile's own
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Case table, checkpoint and profile."""
     folder = tmp_path_factory.mktemp("paper")
-    makers = {"vqa_rad": make_rad, "slake": make_slake, "omnimedvqa": make_omni, "mmmu": make_mmmu}
+    makers = {"vqa_rad": make_rad, "slake": make_slake, "path_vqa": make_path, "omnimedvqa": make_omni, "mmmu": make_mmmu}
     for name, make in makers.items():
         (folder / f"{name}-source").mkdir()
         assert data_prep([name, "--source", str(make(folder / f"{name}-source")), "--out", str(folder / name)]) == 0
     shifted = [str(folder / name) for name in ("omnimedvqa", "mmmu")]
-    tables = [str(folder / name) for name in ("vqa_rad", "slake")]
+    tables = [str(folder / name) for name in ("vqa_rad", "slake", "path_vqa")]
     assert data_prep(["merge", "--source", *tables, "--shifted", *shifted, "--out", str(folder / "cases")]) == 0
     base(shared=False).save_pretrained(folder / "policy", max_shard_size="1MB")
     build_processor().save_pretrained(folder / "policy")
@@ -71,7 +71,7 @@ def test_gpu_3b_from_end_to_end(world: Path, start: Callable[..., Server], tmp_p
     results, told = (json.loads((out / name).read_text(encoding="utf-8")) for name in ("results.json", "run.json"))
     assert told["profile"] == "gpu-3b" and told["specialists"]["panels"]["paper_like"] == ["o3-2025-04-16"] * 3
     assert load_profile(str(world / "gpu-3b.toml")).dtype == "bfloat16"
-    assert results["attending"]["paper_like"]["n"] == 5 and results["shifted"]["n"] == 14 and results["stages"]["diverse"][-1] == "hard"
+    assert results["attending"]["paper_like"]["n"] == 6 and results["shifted"]["n"] == 14 and results["stages"]["diverse"][-1] == "hard"
     adapter = out / "adapters" / "paper_like" / "hard"
     card = (adapter / "README.md").read_text(encoding="utf-8")
     assert "**Not for clinical use.**" in card and "18 cases of vqa_rad" in card and "1 cases of slake" in card

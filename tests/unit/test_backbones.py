@@ -13,8 +13,14 @@ from peft import PeftModel
 from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
+    AutoTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -22,6 +28,8 @@ from transformers import (
     Qwen2Config,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from data_prep.tiny_model import build_processor
 from mmedlite import models
@@ -76,7 +84,60 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["qwen", "llava"])
+@pytest.fixture(scope="module")
+def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random InternVL, the paper's second backbone: its processor has a video half, for which torchvision would be wanted."""
+    folder = tmp_path_factory.mktemp("hub") / "internvl"
+    tokenizer = build_processor().tokenizer
+    marks = {"context_image_token": "<IMG_CONTEXT>", "start_image_token": "<img>", "end_image_token": "</img>", "video_token": "<video>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": [*marks.values()]})
+    tokenizer.save_pretrained(folder)
+    GotOcr2ImageProcessorPil(size={"height": 56, "width": 56}).save_pretrained(folder)
+    parts = {"tokenizer": {"extra_special_tokens": marks}, "preprocessor": {"image_processor_type": "GotOcr2ImageProcessor"},
+             "processor": {"image_seq_length": 4}}  # fmt: skip
+    for name, more in parts.items():
+        file = folder / f"{name}_config.json"
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps(known | more | {"processor_class": "InternVLProcessor"}))
+    (folder / "chat_template.jinja").write_text(TEMPLATE.replace("<image>", "<IMG_CONTEXT>"))
+    torch.manual_seed(0)
+    InternVLForConditionalGeneration(InternVLConfig(
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"), image_seq_length=4,
+        text_config=Qwen2Config(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+                                num_attention_heads=4, num_key_value_heads=2),
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": [56, 56],
+                       "patch_size": [14, 14]},
+    )).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma 3: a list of pictures a row is wanted, and its picture token is not the one that the template writes."""
+    folder = tmp_path_factory.mktemp("hub") / "gemma"
+    tokenizer = build_processor().tokenizer
+    marks = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    tokenizer.add_special_tokens({"additional_special_tokens": [*marks.values()]})
+    tokenizer.save_pretrained(folder)
+    (file := folder / "tokenizer_config.json").write_text(json.dumps(json.loads(file.read_text()) | {"extra_special_tokens": marks}))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    Gemma3Processor(
+        image_processor=Gemma3ImageProcessorPil(size={"height": 56, "width": 56}), tokenizer=tokenizer, image_seq_length=4,
+        chat_template=TEMPLATE.replace("<image>", "<start_of_image>"),
+    ).save_pretrained(folder)  # fmt: skip
+    ids = {f"{name}_index": tokenizer.convert_tokens_to_ids(token) for name, token in marks.items()}
+    torch.manual_seed(0)
+    Gemma3ForConditionalGeneration(Gemma3Config(
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+                     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "sliding_window": 512},
+        vision_config={"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56,
+                       "patch_size": 14},
+        mm_tokens_per_image=4, **ids,
+    )).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+@pytest.fixture(params=["qwen", "llava", "internvl", "gemma"])
 def checkpoint(request: pytest.FixtureRequest) -> Path:
     folder: Path = request.getfixturevalue(request.param)
     return folder
@@ -98,7 +159,7 @@ def test_any_checkpoint_trains_saves_and_loads(checkpoint: Path, tmp_path: Path)
     outside = PeftModel.from_pretrained(AutoModelForImageTextToText.from_pretrained(checkpoint), tmp_path / "adapter").eval()
     assert generate(load_adapter(load_policy(checkpoint), tmp_path / "adapter"), tools, shown, asked, 8) == answers
     texts = [tools.apply_chat_template(message(p), add_generation_prompt=True, tokenize=False) for p in asked]
-    batch = tools(text=texts, images=shown, return_tensors="pt", padding=True)
+    batch = tools(text=texts, images=[[picture] for picture in shown], return_tensors="pt", padding=True)
     with torch.no_grad():
         assert torch.allclose(outside(**batch).logits, model(**batch).logits, atol=1e-4)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from data_prep.phantoms import build
-from figures import gpu_stages
+from figures import gpu_notebooks, gpu_stages, readme
 from mmedlite.cases import read_table
 from mmedlite.profiles import load_profile
 
@@ -40,3 +43,30 @@ def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     gpu_stages.main()
     told = [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if " s (n " in line]
     assert told == ["triage", "easy", "medium", "hard", "evaluation"]
+
+
+XML = '<testsuites><testsuite tests="145" failures="2" errors="1" time="812.34"/></testsuites>'
+
+
+def test_the_notebooks_on_a_gpu_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what nbval wrote; on a machine without a GPU nothing is run."""
+    asked: list[list[str]] = []
+
+    def nbval(words: list[str], **more: Any) -> Any:
+        asked.append(words)
+        assert more["env"]["MMEDLITE_PROFILE"] == "tiny"
+        Path(next(w for w in words if w.startswith("--junitxml=")).removeprefix("--junitxml=")).write_text(XML)
+        return SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(gpu_notebooks.subprocess, "run", nbval)
+    monkeypatch.setattr(gpu_notebooks, "DATA", tmp_path)
+    monkeypatch.setattr(gpu_notebooks, "made_from", lambda: {"device": "a card", "date": "today"})
+    monkeypatch.setattr("sys.argv", ["gpu_notebooks"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        gpu_notebooks.main()
+    assert not asked
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert gpu_notebooks.main() == 1 and len([w for w in asked[0] if w.endswith(".ipynb")]) == 7 and "--nbval" in asked[0]
+    assert json.loads((tmp_path / "gpu_notebooks.json").read_text())["cells"] == 145
+    assert readme._stages(tmp_path)[-1] == "| tiny | the seven notebooks: 142 of 145 cells agree | 812 | | 1 | a card, today |"

@@ -15,7 +15,7 @@ from data_prep.departments import LEFT_OUT, look_up
 from data_prep.items import with_distractors
 from data_prep.slake import named_choices
 from mmedlite.cases import CaseTable, read_table
-from tests.sets import SUBJECTS, image, make_mmmu, make_omni, make_rad, make_slake, parquet
+from tests.sets import SUBJECTS, image, make_mmmu, make_omni, make_path, make_rad, make_slake, mmmu_row, omni_row, parquet
 
 
 def build(name: str, source: Path, out: Path, *options: str) -> tuple[CaseTable, dict[str, Any]]:
@@ -42,15 +42,7 @@ def test_vqa_rad_from_the_hubs_files(rad: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_path_vqa_counts_what_each_rule_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def row(seed: int, question: str, answer: str) -> dict[str, Any]:
-        return {"image": image(seed), "question": question, "answer": answer}
-
-    files = {"train-00000-of-00002": [row(0, "is it?", "yes"), row(0, "Is it?", "yes"), row(1, "what?", "necrosis")],
-             "train-00001-of-00002": [row(2, "is it?", "no"), row(9, "is it red?", "no")],
-             "validation-00000-of-00001": [row(5, "is it?", "no")], "test-00000-of-00001": [row(9, "is it?", "yes")]}  # fmt: skip
-    for name, rows in files.items():
-        parquet(tmp_path / "path" / "data" / f"{name}.parquet", rows)
-    table, card = build("path_vqa", tmp_path / "path", tmp_path / "out")
+    table, card = build("path_vqa", make_path(tmp_path), tmp_path / "out")
     assert [c.case_id for c in table] == ["path_vqa-test-00000-1", "path_vqa-train-00000-1", "path_vqa-train-00001-1",
                                           "path_vqa-train-00001-2", "path_vqa-validation-00000-1"]  # fmt: skip
     assert card["sizes"] == {
@@ -154,6 +146,27 @@ def test_mmmu_health_and_medicine(mmmu: Path, tmp_path: Path) -> None:
     assert (one.specialty, two.specialty, table_shown.specialty) == ("Pathologist", "Radiologist", None)
     assert table.open_image(two).size == (24 + 8 + 24, 20) and two.meta["pictures"] == 2
     assert sum(card["dropped"]["reasons"].values()) == 4 and card["sizes"] == {"all": {"test": 11}, "multiple choice": {"test": 10}}
+
+
+def test_every_part_of_a_subject_is_read(mmmu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = mmmu / "Pharmacy" / "validation-00000-of-00001.parquet"
+    first.rename(first.with_name("validation-00000-of-00002.parquet"))
+    assert data_prep(["mmmu", "--source", str(mmmu), "--out", str(tmp_path / "out")]) == 1
+    assert "1 of 2 parts of the split validation" in capsys.readouterr().err
+    more = [mmmu_row("9") | {"id": "validation_Pharmacy_9"}]
+    parquet(first.with_name("validation-00001-of-00002.parquet"), more, tuple(f"image_{i}" for i in range(1, 8)))
+    table, _ = build("mmmu", mmmu, tmp_path / "out")
+    assert len(table) == 8 and "mmmu-validation_Pharmacy_9" in {c.case_id for c in table}
+
+
+@pytest.mark.parametrize("field", [{"option_B": ["No"]}, {"option_C": 0}, {"option_B": True}, {"question_id": None}])
+def test_an_option_that_is_no_text_costs_its_row(field: dict[str, Any], tmp_path: Path) -> None:
+    folder = make_omni(tmp_path, "folder")
+    file = folder / "QA_information" / "Open-access" / "Made.json"
+    file.write_text(json.dumps([*json.loads(file.read_text()), {**omni_row(3, "X-Ray"), "question_id": "Made_0100", **field}]))
+    table, card = build("omnimedvqa", folder, tmp_path / "out")
+    assert card["dropped"]["reasons"]["an option or the question's id is no text"] == 1
+    assert not any(c.case_id in ("omnimedvqa-Made_0100", "omnimedvqa-None") for c in table)
 
 
 # ---- the departments of all their modalities

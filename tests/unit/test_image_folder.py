@@ -125,7 +125,7 @@ def test_class_folders(tmp_path: Path) -> None:
     (tmp_path / "mine" / "cyst" / "notes.txt").write_text("no picture")
     table, card = build(tmp_path / "mine", tmp_path / "out", "--modality", "Ultrasound")
     assert Counter(case.answer_text for case in table) == {"cyst": 2, "tumour": 1}
-    assert {case.specialty for case in table} == {"Radiologist"} and card["dropped"]["count"] == 0
+    assert {case.specialty for case in table} == {"Radiologist"} and [row["row"] for row in card["dropped"]["rows"]] == ["cyst/notes.txt"]
     table, card = build(tmp_path / "mine", tmp_path / "out2")
     assert {(case.modality, case.specialty) for case in table} == {("unknown", None)}
     assert card["no_department"] == {"unknown": 3}
@@ -136,6 +136,31 @@ def test_class_folders_that_are_modalities(tmp_path: Path) -> None:
     draw(tmp_path / "mine" / "Fundus" / "b.png", 2)
     table, _ = build(tmp_path / "mine", tmp_path / "out")
     assert {case.answer_text: case.specialty for case in table} == {"CT": "Radiologist", "Fundus": "Ophthalmologist"}
+
+
+def test_a_class_that_sounds_like_a_modality_is_none(tmp_path: Path) -> None:
+    """Else the department, and with it the triage doctor, would be told the class."""
+    for n, name in enumerate(("normal", "pathology")):
+        draw(tmp_path / "mine" / name / "a.png", n)
+    table, card = build(tmp_path / "mine", tmp_path / "out")
+    assert {case.specialty for case in table} == {None} and card["no_department"] == {"unknown": 2}
+
+
+def test_what_is_no_picture_of_a_class_is_counted(tmp_path: Path) -> None:
+    for n, name in enumerate(("normal/a.png", "cyst/b.png", "loose.png")):
+        draw(tmp_path / "mine" / name, n)
+    (tmp_path / "mine" / "cyst" / "scan.dcm").write_bytes(b"DICM")
+    _, card = build(tmp_path / "mine", tmp_path / "out", "--modality", "CT")
+    assert [row["row"] for row in card["dropped"]["rows"]] == ["cyst/scan.dcm", "loose.png"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000 + ".png", "../../secret.png", "\0.png"])
+def test_a_name_that_no_file_can_have_costs_its_row_alone(name: str, tmp_path: Path) -> None:
+    make_set(tmp_path / "mine", "CT", ["a", "b"])
+    with (tmp_path / "mine" / "labels.jsonl").open("a") as lines:
+        lines.write(json.dumps({"image": name, "sha256": "ab", "label": "a"}) + "\n")
+    table, card = build(tmp_path / "mine", tmp_path / "out")
+    assert len(table) == 2 and card["dropped"]["count"] == 1
 
 
 def test_folders_without_labels_are_named(tmp_path: Path) -> None:

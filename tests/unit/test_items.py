@@ -21,6 +21,7 @@ from data_prep.items import Item, Stored, Unusable, build, held_out, print_sizes
 from data_prep.leaks import near, report
 from data_prep.pictures import Picture, beside_each_other, dhash, from_bytes, from_file, from_zip
 from mmedlite.cases import Case, TableWriter, load_rgb, read_table
+from mmedlite.pictures import SMALLEST, usable
 from mmedlite.profiles import InputError
 
 
@@ -41,7 +42,7 @@ def item(number: int, picture: Picture | None = None, **more: Any) -> Item:
 
 
 def options(out: Path, **more: Any) -> argparse.Namespace:
-    return argparse.Namespace(**{"out": out, "seed": 0, "group_by_image": False, **more})
+    return argparse.Namespace(**{"source": None, "out": out, "seed": 0, "group_by_image": False, **more})
 
 
 def card(out: Path) -> dict[str, Any]:
@@ -192,6 +193,43 @@ def test_leaks_of_a_table_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "train/test: 1 of 2 test pictures also in train, 0 more look alike; 1 of 2 questions repeated" in capsys.readouterr().out
 
 
+def test_leaks_of_a_further_picture_of_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with TableWriter(tmp_path) as out:
+        for n, split in enumerate(("train", "test")):
+            (path, sha), (own, own_sha) = out.add_image(noise(0)), out.add_image(noise(5 + n))
+            out.add(Case(f"c{n}", "made", split, (own, path), (own_sha, sha), "Is it?", ("yes", "no"), 0, "CT", None, "yes_no", "CC0", {}))
+    assert data_prep(["leaks", "--source", str(tmp_path)]) == 0
+    assert "train/test: 1 of 2 test pictures also in train" in capsys.readouterr().out
+
+
+def test_a_table_is_not_written_into_its_source(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="would lie in its source"):
+        build(options(tmp_path / "in" / "out", source=tmp_path / "in"), "made", [item(0)], 1)
+    assert not (tmp_path / "in").exists()
+
+
+def test_what_no_json_can_hold_costs_its_row_alone(tmp_path: Path) -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    build(options(tmp_path), "made", [item(0), item(2, meta={"deep": deep}), item(4, meta={"raw": b"\xff"}), item(6)], 4)
+    assert len(read_table(tmp_path)) == 2 and card(tmp_path)["dropped"]["reasons"] == {"field meta cannot be used": 2}
+
+
+def test_a_table_given_twice_is_told_before_anything_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(options(tmp_path / "in"), "one", [item(0)], 1)
+    twice = [str(tmp_path / "in")] * 2
+    (tmp_path / "other").symlink_to(tmp_path / "in")
+    assert data_prep(["merge", "--source", twice[0], str(tmp_path / "other"), "--out", str(tmp_path / "all")]) == 1
+    assert "stands in two tables" in capsys.readouterr().err and not (tmp_path / "all").exists()
+
+
+def test_no_path_of_this_machine_stands_in_a_table(tmp_path: Path) -> None:
+    noise(0).save(tmp_path / "a.png")
+    build(options(tmp_path / "out"), "made", [item(0, from_file(tmp_path, "a.png"))], 1)
+    assert [str(tmp_path) in file.read_text() for file in (tmp_path / "out").glob("*.json*")] == [False, False]
+
+
 def test_tables_become_one_and_others_lie_out_of_domain(tmp_path: Path) -> None:
     build(options(tmp_path / "in"), "one", [item(n) for n in range(6)], 6)
     build(options(tmp_path / "out"), "two", [item(n, case_id=f"two-{n}", picture=from_bytes(encoded(noise(50 + n)))) for n in range(4)], 4)
@@ -248,10 +286,9 @@ def test_ten_thousand_damaged_rows_cost_no_good_one(tmp_path: Path) -> None:
 
 
 def test_a_picture_below_the_smallest_side_is_the_only_one_refused() -> None:
-    side = pictures.SMALLEST
-    pictures.usable((side, side))
-    with pytest.raises(InputError, match=f"a side is below {side}"):
-        pictures.usable((side - 1, 200))
+    usable((SMALLEST, SMALLEST))
+    with pytest.raises(InputError, match=f"a side is below {SMALLEST}"):
+        usable((SMALLEST - 1, 200))
 
 
 def test_a_large_picture_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
