@@ -90,7 +90,8 @@ def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str],
         return rows, [folder.name for folder in folders if sets != [source] and folder not in sets], []
     # Class sub-folders: the folder's name is the label; the modality too, where every class is one ("normal" beside "pathology" are none).
     are_modalities = all(look_up(folder.name)[1] for folder in folders)
-    files = sorted(file for file in source.rglob("*") if not file.is_dir() and not any(p.startswith(".") for p in file.relative_to(source).parts))
+    seen = sorted(file for file in source.rglob("*") if not file.is_dir())
+    files = [file for file in seen if not any(part.startswith(".") for part in file.relative_to(source).parts)]
     pictures = [file for file in files if file.suffix.lower() in PICTURES and file.parent != source]
     for file in pictures:
         image, label = file.relative_to(source).as_posix(), file.relative_to(source).parts[0]
