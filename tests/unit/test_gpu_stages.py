@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data_prep.phantoms import build
-from figures import gpu_notebooks, gpu_stages, readme
+from figures import _speed, gpu_notebooks, gpu_stages
 from mmedlite.cases import read_table
 from mmedlite.profiles import load_profile
 
@@ -69,4 +69,4 @@ def test_the_notebooks_on_a_gpu_are_counted(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert gpu_notebooks.main() == 1 and len([w for w in asked[0] if w.endswith(".ipynb")]) == 7 and "--nbval" in asked[0]
     assert json.loads((tmp_path / "gpu_notebooks.json").read_text())["cells"] == 145
-    assert readme._stages(tmp_path)[-1] == "| tiny | the seven notebooks: 142 of 145 cells agree | 812 | | 1 | a card, today |"
+    assert _speed.stages(tmp_path)[-1] == "| tiny | the seven notebooks: 142 of 145 cells agree | 812 | | 1 | a card, today |"
