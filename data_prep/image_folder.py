@@ -88,18 +88,26 @@ def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str],
     ]
     if sets:
         return rows, [folder.name for folder in folders if sets != [source] and folder not in sets], []
-    # Class sub-folders: the folder's name is the label; the modality too, where every class is one ("normal" beside "pathology" are none).
-    are_modalities = all(look_up(folder.name)[1] for folder in folders)
-    seen = sorted(file for file in source.rglob("*") if not file.is_dir())
-    files = [file for file in seen if not any(part.startswith(".") for part in file.relative_to(source).parts)]
-    pictures = [file for file in files if file.suffix.lower() in PICTURES and file.parent != source]
-    for file in pictures:
-        image, label = file.relative_to(source).as_posix(), file.relative_to(source).parts[0]
-        rows.append(make_row(source, image, {"image": image, "label": label}, modality or (label if are_modalities else None)))
+    seen = {folder: sorted(file for file in folder.rglob("*") if not (file.is_dir() or hidden(file, source))) for folder in folders}
+    pictures = {folder: [file for file in files if file.suffix.lower() in PICTURES] for folder, files in seen.items()}
+    classes = [folder for folder, found in pictures.items() if found]
+    # The folder's name is the label; the modality too, where every class is one ("normal" beside "pathology" are none).
+    are_modalities = all(look_up(folder.name)[1] for folder in classes)
+    for folder in classes:
+        given = modality or (folder.name if are_modalities else None)
+        names = [file.relative_to(source).as_posix() for file in pictures[folder]]
+        rows += [make_row(source, name, {"image": name, "label": folder.name}, given) for name in names]
+    others = [file for file in source.iterdir() if not (file.is_dir() or hidden(file, source))]
+    others += [file for folder, files in seen.items() for file in files if file not in set(pictures[folder])]
     if not rows:
         fix = f"add a {LABEL_FILES[0]}, or sort the pictures into one sub-folder a class"
         raise InputError("no labels and no class sub-folders", str(source), fix)
-    return rows, [], [file.relative_to(source).as_posix() for file in files if file not in set(pictures)]
+    return rows, [f.name for f in folders if f not in classes], sorted(file.relative_to(source).as_posix() for file in others)
+
+
+def hidden(file: Path, source: Path) -> bool:
+    """Does a name on the way to a file begin with a dot?"""
+    return any(part.startswith(".") for part in file.relative_to(source).parts)
 
 
 def labelled(folder: Path) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def main(args: argparse.Namespace) -> int:
     seen: dict[str, Path] = {}
     for path, table, _ in tables:  # before anything is copied
         if twice := next((c.case_id for c in table if seen.setdefault(c.case_id, path) is not path), None):
-            raise InputError(f"the case {twice!r} stands in two tables", f"{seen[twice]}, {path}", "name each table once")
+            fix = "name each table once; of two with the same ids take one"
+            raise InputError(f"the case {twice!r} stands in two tables", f"{seen[twice]}, {path}", fix)
     with TableWriter(args.out) as out:
         for path, table, shifted in tables:
             _copy(table, out, shifted, path.name)
+        out.cases.sort(key=lambda case: hashlib.sha256(case.case_id.encode()).digest())  # so that the first ones are some of every source
         out.notes |= {"tables": {path.name: table.sha256 for path, table, _ in tables}}
     print(f"{len(out.cases):,} cases in {args.out}")
     return 0

@@ -56,7 +56,8 @@ def from_file(folder: Path, name: str) -> Picture:
         return Picture("missing", missing)
     if climbs(name):
         return Picture("climbs", partial(missing, "the name of the picture climbs out of the folder"))
-    return Picture(f"{folder.name}/{name}:{state.st_size}:{state.st_mtime_ns}", partial(read, path))  # no path of this machine
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]  # no path of this machine
+    return Picture(f"{place}:{state.st_size}:{state.st_mtime_ns}", partial(read, path))
 
 
 def missing(why: str = "missing image") -> Image.Image:
@@ -102,9 +103,9 @@ def beside_each_other(parts: list[Picture]) -> Picture:
 
     def load() -> Image.Image:
         images = [part.load() for part in parts]
-        height = max(image.height for image in images)
-        usable((sum(image.width for image in images), height))  # before so large a one is made
-        whole = Image.new("RGB", (sum(image.width for image in images) + 8 * (len(images) - 1), height))
+        width, height = sum(image.width + 8 for image in images) - 8, max(image.height for image in images)
+        usable((width, height))  # before so large a one is made
+        whole = Image.new("RGB", (width, height))
         left = 0
         for image in images:
             whole.paste(image, (left, 0))

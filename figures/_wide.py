@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mmedlite.profiles import InputError
 from mmedlite.run import Run
 
 FACTS = ["panel", "case_id", "question_type", "n_options", "answer", "difficulty", "unanimous", "panel_vote"]
@@ -37,3 +38,26 @@ def write_wide(
     file.parent.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
     part.replace(file)
+
+
+def add_columns(run: Run, names: Sequence[str], file: Path, script: str, **told: Any) -> None:
+    """Add systems to a stored table; what it has is not changed, and keeps the code that it was made with.
+
+    Args:
+        told: of the added columns, kept beside their code and script.
+
+    Raises:
+        InputError: cases, or votes and buckets of the panels, are not those of the file.
+    """
+    stored = pd.read_parquet(file)
+    write_wide(run, names, added := file.with_suffix(".added"), script)
+    frame = pd.read_parquet(added)
+    facts = [column for column in frame if column not in names]
+    if not frame[facts].equals(stored[facts]):
+        raise InputError("the added systems saw other cases or panels than the stored ones", str(file), f"compare it with {added}")
+    whole = stored.join(frame[list(names)])
+    by = {name: {k: frame.attrs[k] for k in ("code", "script")} | told for name in names}
+    whole.attrs = stored.attrs | {"added": stored.attrs.get("added", {}) | by}
+    whole.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
+    part.replace(file)
+    added.unlink()

@@ -1,21 +1,27 @@
 """The baselines that the paper leaves out, from the same stored answers and the same training cases of clinic 0 (one, SFT with reasoning,
 is told the truth about each training picture besides).
 
-Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates.
+Readers that train no policy choose an option from stored answers; trained rivals get the recommended recipe's number of updates, and one
+SFT its CPU time.
 ``python -m figures.rivals`` runs what is missing beside the reference run of ``make artifacts`` and writes every system's answers to the test
 cases, a column each, to ``figures/data/rivals.parquet``.
 """
 
 from __future__ import annotations
 
+import json
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import numpy as np
+import pandas as pd
 
 from data_prep.tiny_examples import reading
-from figures._wide import write_wide
+from figures._wide import add_columns, write_wide
 from figures.artifacts import SEEDS, open_seed
 from mmedlite import attending, sft
 from mmedlite.attending import lean, option_scores, prompt_of
@@ -105,6 +111,38 @@ def sft_reasoning(run: Run, panel: str) -> None:
     fit(run, panel, "sft_reasoning", range(len(texts)), texts)
 
 
+def update_cost(run: Run, panel: str, steps: int = 20, rounds: int = 3) -> dict[str, float]:
+    """CPU seconds of an update of GRPO (the recipe's last stage) and of SFT (answer only): medians of short trainings by turns."""
+    given = (run.processor, run.table, run.cases("train"), run.routes("train"), run.panel("train", panel))
+    stage, rate = replace(run.profile.attending.recipe[-1], steps=steps), run.profile.grpo.learning_rate
+    took: dict[str, list[float]] = {"grpo": [], "sft": []}
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as place:
+            model, began = run.fresh(), time.process_time()
+            attending.train_stage(model, *given, stage, run.profile, Path(place), run.seed)
+            took["grpo"].append((time.process_time() - began) / steps)
+        model, began = run.fresh(), time.process_time()
+        attending.train_sft(model, *given, run.profile, steps, run.seed, rate)
+        took["sft"].append((time.process_time() - began) / steps)
+    return {name: round(median(seconds), 4) for name, seconds in took.items()}
+
+
+def as_much_compute(run: Run) -> dict[str, float]:
+    """The cost of both kinds of update, measured once, and how many of SFT cost what the recipe's of GRPO do."""
+    if not (file := run.folder / "update_cost.json").exists():
+        run.save_json(file.name, update_cost(run, next(iter(run.profile.panels))))
+    cost: dict[str, float] = json.loads(file.read_text(encoding="utf-8"))
+    return {**cost, "updates": round(updates(run) * cost["grpo"] / cost["sft"])}
+
+
+def sft_compute(run: Run, panel: str) -> None:
+    """SFT on the answer alone for as long as the recipe trains: more updates, since none of them samples."""
+    model, steps = run.fresh(), int(as_much_compute(run)["updates"])
+    attending.train_sft(model, run.processor, run.table, run.cases("train"), run.routes("train"), run.panel("train", panel), run.profile,
+                        steps, run.seed, run.profile.grpo.learning_rate)  # fmt: skip
+    run.keep(run.answer(merged(model), "sft_compute", "test", panel), f"{panel}/test/sft_compute")
+
+
 def rejection(run: Run, panel: str) -> None:
     """Rejection-sampling fine-tuning: as many rollouts of the untrained policy a case as GRPO draws, those with full reward kept."""
     cases, sent, said = run.cases("train"), run.routes("train"), run.panel("train", panel)
@@ -140,6 +178,7 @@ def grpo_arm(name: str) -> Callable[[Run, str], None]:
 GRPO = ("plain_grpo", "easy_alone", "medium_alone", "hard_alone")
 STEPS: dict[str, Callable[[Run, str], None]] = {  # by the last rows that a step keeps
     f"vote_of_{CALLS}": readers, "self_consistency": self_consistency, "sft_reasoning": sft_reasoning, "rejection": rejection,
+    "sft_compute": sft_compute,
     **{name: grpo_arm(name) for name in GRPO},
 }  # fmt: skip
 
@@ -160,10 +199,16 @@ OURS = (
 
 
 def main() -> None:
-    """Run what is missing, then write the table."""
-    run = open_seed(SEEDS[0])
-    side_by_side(run, [(missing, f"{panel}/{name}") for name in STEPS for panel in run.profile.panels])
-    write_wide(run, (*STORED, *OURS), OUT, sha256(Path(__file__)))
+    """Run what is missing, and write the table or add columns to it; a system that it has is not run again."""
+    run, script = open_seed(SEEDS[0]), sha256(Path(__file__))
+    there = set(pd.read_parquet(OUT).columns) if OUT.exists() else set()
+    compute = as_much_compute(run)  # before two processes share the machine
+    wanted = [name for name in STEPS if name not in there]
+    side_by_side(run, [(missing, f"{panel}/{name}") for name in wanted for panel in run.profile.panels])
+    if not there:
+        write_wide(run, (*STORED, *OURS), OUT, script)
+    if "sft_compute" not in there:
+        add_columns(run, ["sft_compute"], OUT, script, compute=compute)
 
 
 if __name__ == "__main__":

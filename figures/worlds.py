@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep import phantoms
-from figures._wide import write_wide
+from figures._wide import add_columns, write_wide
 from figures.rivals import answers_of, read_options
 from mmedlite.attending import visited_rows
 from mmedlite.baselines import fit_three_weights, three_weights
@@ -25,7 +25,7 @@ from mmedlite.evidence import ARMS, DATA, EXPLORATORY, EXPLORED, UNTRAINED, WORL
 from mmedlite.grpo import train
 from mmedlite.models import load_adapter, load_policy, merged
 from mmedlite.pipeline import answer_alone
-from mmedlite.profiles import ROOT, InputError
+from mmedlite.profiles import ROOT
 from mmedlite.rewards import accuracy_reward, format_reward
 from mmedlite.run import Run
 from mmedlite.side_by_side import side_by_side
@@ -96,27 +96,12 @@ def answer_missing(run: Run, arms: Sequence[tuple[str, str]]) -> None:
 
 
 def add_arms(run: Run, arms: Sequence[tuple[str, str]], file: Path) -> None:
-    """Add columns to a world's file; those that it has are neither trained again nor changed.
-
-    Raises:
-        InputError: cases, or votes and buckets of the panels, are not those of the file.
-    """
+    """Add columns to a world's file; those that it has are neither trained again nor changed."""
     for panel in run.profile.panels:
         for recipe, change in arms:
             if not run.has_own_rows(f"{panel}/test/{recipe}_{change}"):
                 train_arm(run, panel, recipe, change)
-    names, stored = ["_".join(arm) for arm in arms], pd.read_parquet(file)
-    write_wide(run, names, added := file.with_suffix(".added"), SCRIPT)
-    frame = pd.read_parquet(added)
-    facts = [column for column in frame if column not in names]
-    if not frame[facts].equals(stored[facts]):
-        raise InputError("the added arms saw other cases or panels than the stored ones", str(file), f"compare it with {added}")
-    whole = stored.join(frame[names])
-    by = {name: {k: frame.attrs[k] for k in ("code", "script")} for name in names}
-    whole.attrs = stored.attrs | {"added": stored.attrs.get("added", {}) | by}
-    whole.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
-    part.replace(file)
-    added.unlink()
+    add_columns(run, ["_".join(arm) for arm in arms], file, SCRIPT)
 
 
 def world(_: Run, name: str) -> None:

@@ -124,7 +124,7 @@ def _texts(value: Any) -> bool:
 
 
 # What a prompt or an answer is built of: a question or an option that holds it would break both, after opinions have been paid for.
-CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer)>|<(?:image|video)>", re.IGNORECASE)
+CONTROL = re.compile(r"<\|[^<>|]{1,40}\|>|</?(?:think|answer|img)>|<(?:image|video|IMG_CONTEXT|(?:start|end)_of_image|image_soft_token)>", re.I)
 
 
 def row_problems(row: dict[str, Any]) -> Iterator[tuple[str, str, str]]:

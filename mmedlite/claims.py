@@ -51,6 +51,7 @@ CLINIC = (
     ("Training beats the same policy before training", "Table 2", "trained", "untrained_panel"),
     ("Training with the panel beats training without it", "Table 2, w/o Specialists", "trained", "rl_no_panel"),
     ("RL beats SFT on the same cases", "Table 5", "trained", "sft"),
+    ("RL beats SFT that trains for as long", "not in the paper", "trained", "sft_compute"),
     ("RL beats SFT with each picture's true reading written out (privileged)", "Table 5", "trained", "sft_reasoning"),
     ("RL beats rejection sampling", "not in the paper", "trained", "rejection"),
     ("The staged recipe beats plain GRPO (one stage, one KL weight, no entropy term)", "no such run printed", "trained", "plain_grpo"),
@@ -83,8 +84,7 @@ def audited(findings: Sequence[Finding]) -> list[Claim]:
     found = [next(f for f in findings if f.what.startswith(what) and where in f.where) for what, where in AUDITED]
     claims = []
     for f in found:
-        parts = f.computation.split("; ")  # of a gain: the nearest reading, how many others fit, each of them
-        evidence = f"printed {f.printed:g}: {'; '.join(parts[:3])}"
+        evidence = f"printed {f.printed:g}: {f.computation}"
         claim, refuted = f.what + (", in one pass" if f.kind == "fraction" else ""), "printed numbers that give another one"
         older = "of v1" in f.where or "of v2" in f.where  # an abstract whose tables are not at hand: those are of v3
         verdict = "open" if older else VERDICTS["audit"][not f.agrees]
@@ -127,8 +127,8 @@ def of_clinic(run: RunFolder, panels: Sequence[str], wide: Mapping[str, Mapping[
     shifted = {p: shifted_numbers(run, p) for p in panels if run.has_rows(f"{p}/shifted/trained")}
     if shifted:
         gains = {f"{p}, over {s['gain']['over']}": s["gain"] for p, s in shifted.items()}
-        n = next(iter(shifted.values()))["n"]
-        claims.append(mechanism("The gain survives a shifted clinic", "Table 1, OOD", gains, f"shifted cases, n = {n:,}"))
+        whose, n = "clinic 0" if stored else "cases of this run", next(iter(shifted.values()))["n"]
+        claims.append(mechanism("The gain survives a shifted clinic", "Table 1, OOD", gains, f"{whose}, shifted, n = {n:,}"))
     return claims
 
 

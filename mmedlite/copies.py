@@ -7,6 +7,8 @@ cells that check are locked, outputs are cleared. The instructor's copy keeps th
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import re
 import sys
 from itertools import count
@@ -20,6 +22,7 @@ from mmedlite.profiles import ROOT
 
 KINDS = ("student", "instructor")
 FOLDER = ROOT / "notebooks"
+MADE = "mmedlite_sources_sha256"  # of a copy as it was written, so that work in it is seen
 
 
 def exercise_of(cell: NotebookNode) -> str | None:
@@ -44,6 +47,7 @@ def copy(source: NotebookNode, kind: str) -> NotebookNode:
         if kind == "instructor" and (name := exercise_of(cell)):
             cells.append(nbformat.v4.new_markdown_cell(_note(name), id=f"note-{name}"))
     book.cells = cells
+    book.metadata[MADE] = sources_sha256(book)
     return book
 
 
@@ -63,29 +67,29 @@ def written(name: str, kind: str) -> str:
     return str(nbformat.writes(book, version=4)) + "\n"
 
 
-def open_cells(book: NotebookNode) -> dict[str, str]:
-    """Source of the cells that wait for a solution, by id."""
-    return {cell.id: cell.source for cell in book.cells if cell.metadata.get("nbgrader", {}).get("solution")}
+def sources_sha256(book: NotebookNode) -> str:
+    """Hash of what stands in the cells, without outputs."""
+    return hashlib.sha256(json.dumps([cell.source for cell in book.cells]).encode()).hexdigest()
 
 
-def is_worked_in(file: Path, text: str) -> bool:
-    """Does a copy hold somebody's work: a cell that ran, or other code than ``text``, the new copy, has in a cell that waits for some?"""
+def is_worked_in(file: Path) -> bool:
+    """Does a copy hold somebody's work: a cell that ran, or another text than the copy was written with?"""
     try:
         book = nbformat.read(file, as_version=4)
     except Exception:  # no notebook any more: whatever it is, it is not ours to delete
         return True
     ran = any(cell.get("execution_count") or cell.get("outputs") for cell in book.cells)
-    return ran or open_cells(book) != open_cells(nbformat.reads(text, as_version=4))
+    return ran or book.metadata.get(MADE) != sources_sha256(book)
 
 
 def put(file: Path, text: str) -> None:
     """Write a copy; what somebody did in the one that was there is kept beside it."""
     file.parent.mkdir(exist_ok=True)
-    if file.is_file() and file.read_text(encoding="utf-8") != text and is_worked_in(file, text):
+    if file.is_file() and file.read_bytes() != text.encode() and is_worked_in(file):
         kept = next(f for i in count(1) if not (f := file.with_suffix(f".yours-{i}.ipynb")).exists())
         file.rename(kept)
         print(f"What was done in {file.parent.name}/{file.name} is kept as {kept.name}.")
-    file.write_text(text, encoding="utf-8")
+    file.write_bytes(text.encode())
 
 
 def main(argv: list[str] | None = None) -> int:

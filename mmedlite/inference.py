@@ -69,7 +69,7 @@ def over_worlds(differences: Sequence[np.ndarray], n_boot: int = 2000, seed: int
 
 
 def smallest_detectable(sd: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Mean difference of n worlds with this standard deviation that ``sign_flip`` finds at ``alpha`` with that power; inf for too few worlds.
+    """Mean difference of n worlds with this standard deviation that ``sign_flip`` finds at ``alpha`` with that power; nan for too few worlds.
 
     Simulated, for up to a dozen worlds: 4,000 sets of n normal differences, seed 0. smallest_detectable(0.02, 10) -> 0.020.
     """
@@ -87,12 +87,12 @@ def _in_deviations(n: int, alpha: float, power: float) -> float:
         sums = np.abs(noise + middle * signs.sum(1))
         found = ((sums >= sums[:, :1] - 1e-9).mean(1) <= alpha).mean()
         low, high = (low, middle) if found >= power else (middle, high)
-    return high if high < 19 else float("inf")
+    return high if high < 19 else float("nan")
 
 
 def told_difference(difference: float | None) -> str:
     """A smallest detectable difference of two shares as text: of few worlds it may be larger than any difference can be."""
-    return f"{difference:.3f}" if difference is not None and difference < 1 else "above 1"  # None: no JSON has inf
+    return f"{difference:.3f}" if difference is not None and difference < 1 else "above 1"  # nan, and null in JSON: of too few worlds
 
 
 def told_p(p: float) -> str:

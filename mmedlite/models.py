@@ -78,10 +78,14 @@ class ImageProcessorOnly(Qwen2_5_VLProcessor):
         return out
 
 
-def without_video(kind: str) -> Any:
-    """The processor class of another backbone, by its model type, without the video half that would need torchvision."""
-    whole = processor_class_from_name(PROCESSOR_MAPPING_NAMES[kind])
-    parts = [name for name in whole.get_attributes() if "video" not in name]
+def without_video(folder: Path, kind: str) -> Any:
+    """The processor class that a checkpoint, or else its model type, names, without its video half, which would need torchvision."""
+    files = [file for name in ("processor", "preprocessor", "tokenizer") if (file := folder / f"{name}_config.json").exists()]
+    told = [json.loads(file.read_text(encoding="utf-8")).get("processor_class") for file in files]
+    name = next(filter(None, [*told, PROCESSOR_MAPPING_NAMES.get(kind)]), None)
+    if name is None or (whole := processor_class_from_name(name)) is None:
+        raise ValueError(f"this transformers knows no processor '{name}' for a {kind}")
+    parts = [part for part in whole.get_attributes() if "video" not in part]
     return type(whole.__name__, (whole,), {"get_attributes": classmethod(lambda _: parts)})
 
 
@@ -96,7 +100,7 @@ def load_processor(folder: str | Path, max_pixels: int = 0) -> Processor:
     kind = model_type(folder := Path(folder))
     try:
         if kind != QWEN:
-            processor = without_video(kind).from_pretrained(folder, padding_side="left")
+            processor = without_video(folder, kind).from_pretrained(folder, padding_side="left")
         else:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, padding_side="left")
             template = tokenizer.chat_template
@@ -161,11 +165,13 @@ def new_adapter(model: Any, lora: Lora) -> PeftModel:
     """Put a fresh, trainable LoRA adapter on ``model`` (its output is unchanged until it is trained).
 
     Raises:
-        InputError: a linear layer of the language model, or all of them, bear names that are not known.
+        InputError: a linear layer of the language model, or all of them, bear names that are not known; or it has cross-attention.
     """
+    if any("cross_attn" in name for name, _ in model.named_modules()):
+        what, fix = "reads pictures by cross-attention, which the trainer does not serve", "use one that reads them among its tokens"
+        raise InputError(f"a {model.config.model_type} {what}", model.name_or_path, fix)
     head = model.get_output_embeddings()
-    layers = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    linear = [name for name in layers if re.match(LANGUAGE, name)]
+    linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and m is not head and re.match(LANGUAGE, name)]
     missed = [name for name in linear if not re.fullmatch(LANGUAGE_LINEAR, name)]
     if missed or not linear:
         what = f"LoRA would miss {len(missed)} linear layers, the first {missed[0]}" if missed else "no linear layers of a language model found"
@@ -175,8 +181,7 @@ def new_adapter(model: Any, lora: Lora) -> PeftModel:
 
 
 def merged(model: PeftModel) -> Any:
-    """The policy as it is read: in float32 with its adapter added to the weights, the same function in less time; in half precision as it
-    is, since the sum would round a small adapter away."""
+    """The policy as it is read: in float32 with its adapter added to the weights; in half precision the sum would round a small one away."""
     return model.merge_and_unload() if model.dtype == torch.float32 else model.eval()
 
 
@@ -265,8 +270,7 @@ def completion_inputs(
 
 
 def completion_log_probs(
-    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str],
-    wanted: Sequence[str],
+    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], given: Sequence[str], wanted: Sequence[str]
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     """Log-probability of each token of ``wanted`` after prompt and ``given``: two (n, t) float tensors, values and mask.
 
@@ -284,8 +288,7 @@ def completion_log_probs(
 
 @torch.no_grad()
 def option_log_probs(
-    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str],
-    options: Sequence[str],
+    model: Any, processor: Processor, images: Sequence[Image.Image], prompts: Sequence[str], texts: Sequence[str], options: Sequence[str]
 ) -> torch.Tensor:  # fmt: skip
     """Log-probability of ``options`` as the answer, each after the reasoning of its text: (n,) float, in nats.
 

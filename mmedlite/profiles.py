@@ -132,7 +132,7 @@ class Profile:
     panels: dict[str, tuple[str, ...]]  # who gives each of the three answers
     max_pixels: int  # larger pictures are made smaller, where a Qwen2.5-VL reads them; 0: as the checkpoint says
     eval_batch: int
-    eval_cases: int  # test cases evaluated; 0 = all
+    eval_cases: int  # cases evaluated, of test and of shifted; 0 = all
     dtype: str
     lora: Lora
     grpo: Grpo

@@ -19,7 +19,7 @@ from mmedlite.evaluation import signed, with_interval
 from mmedlite.paper_audit import audit, load_tables
 from mmedlite.profiles import ROOT, InputError, Profile, load_profile
 from mmedlite.run_folder import RunFolder
-from mmedlite.verify import changed_files
+from mmedlite.verify import broken_seal, changed_files
 from mmedlite.verify_stamps import read_object
 
 CHAIR = ROOT / "figures" / "drawn" / "chair.html"
@@ -113,7 +113,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
     claims = [*audited(audit(load_tables())), *of_clinic(run, panels, evidence.rivals()),
               *of_tables(evidence.differences(), looking.count()), *(of_worlds(worlds) if worlds else [])]  # fmt: skip
     made = effects(panels, worlds, evidence.controls())
-    changed = changed_files(evidence.DATA)  # their rows: verify figures/data
+    changed = changed_files(evidence.DATA) + broken_seal(evidence.DATA)  # whether its numbers follow: verify figures/data
     versions = read_object(run.folder / "manifest.json").get("environment") or {}
     told = ("minutes", "cpu_minutes", "peak_memory_gib", "opinions_asked")
     cost = [(name.replace("_", " "), results[name]) for name in told if name in results]
@@ -127,7 +127,7 @@ def page(run: RunFolder, profile: Profile | None, problems: Sequence[str]) -> st
         f'<p><a href="{CHAIR.name}">Sit in the attending\'s chair</a> (of the stored reference run)</p>',
         "<h1>Reproducibility summary</h1>", f"<p>{html.escape(SCOPE)}</p>",
         f"<p>Verification of this run: {len(problems)} problems. Stored evidence that the ledger reads (<code>figures/data</code>): "
-        f"{len(changed)} files changed.</p>" + _items([html.escape(p) for p in [*problems, *changed][:20]]),
+        f"{len(changed)} problems.</p>" + _items([html.escape(p) for p in [*problems[:20], *changed[:20]]]),
         "<h2>Fifteen minutes for a reviewer</h2>", _items(PATH, "ol"),
         "<h2>Methodology</h2>", table("Settings of the recommended recipe.", ("setting", "value"), settings(profile)) if profile else "",
         table("Made from.", ("what", "hash or value"), [(k, v) for k, v in (run.facts | versions).items() if not isinstance(v, dict)]),

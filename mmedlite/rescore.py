@@ -87,7 +87,7 @@ def wrong_rows(rows: pd.DataFrame, table: CaseTable, where: str, panels: Panels 
 def wrong_place(rows: pd.DataFrame, table: CaseTable, name: str, limit: int | None = None) -> list[str]:
     """Problems with a table of test rows as a whole: ``name`` is results/<panel>/<place>/<system>.parquet in a run folder.
 
-    limit: how many test cases the profile answers (0: all); None allows any number of the first ones.
+    limit: how many cases of a split the profile answers (0: all); None allows any number of the first ones.
     """
     panel, place, system = name.removesuffix(".parquet").split("/")[-3:]
     if place not in ("test", "test_sampled", "shifted"):  # validation rows are named after stages
@@ -95,7 +95,7 @@ def wrong_place(rows: pd.DataFrame, table: CaseTable, name: str, limit: int | No
     split = place.removesuffix("_sampled")
     expected = {"system": {system}, "panel": {panel}, "split": {split}}
     problems = [f"{name}: {c} is {set(rows[c])}, not {want}" for c, want in expected.items() if set(rows[c]) != want]
-    count = len(rows) if limit is None else (limit if split == "test" else 0) or None
+    count = len(rows) if limit is None else limit or None
     if rows["case_id"].tolist() != [c.case_id for c in table.split(split)][:count]:
         problems.append(f"{name}: the cases are not those of the split '{split}', each once and in its order")
     return problems

@@ -155,7 +155,7 @@ def wrong_numbers(run: RunFolder, table: CaseTable, panels: Callable[[], Panels]
 
 
 def _eval_cases(run: RunFolder) -> int | None:
-    """How many test cases the run's profile answers, 0 for all; None for a profile that is not one of the kit's, whatever its name."""
+    """How many cases of a split the run's profile answers, 0 for all; None for a profile that is not one of the kit's, whatever its name."""
     profile = own_profile(read_object(run.folder / "run.json"))
     return profile.eval_cases if profile else None
 

@@ -41,7 +41,6 @@ TYPES = {
     "trl.GRPOTrainer._tokenizer": "transformers.PreTrainedTokenizerBase",
 }
 PASSED_ON = {
-    "transformers.AutoProcessor.from_pretrained(padding_side)": "transformers.PreTrainedTokenizerBase.__init__",
     "transformers.AutoTokenizer.from_pretrained(padding_side)": "transformers.PreTrainedTokenizerBase.__init__",
     "peft.PeftModel.merge_and_unload": "peft.LoraModel.merge_and_unload",  # by __getattr__
     "peft.PeftModel.dtype": "transformers.PreTrainedModel.dtype",
@@ -55,7 +54,10 @@ READ = {
     "trl.trainer.utils.add_fused_lm_head": "fused_lm_head labels",
     "trl.trainer.utils.FusedCausalLMOutput": "log_probs entropy",
     "transformers.ProcessorMixin.apply_chat_template": "add_generation_prompt tokenize",
-    "transformers.PreTrainedTokenizerBase": "batch_decode decode skip_special_tokens get_vocab convert_tokens_to_ids padding_side",
+    "transformers.ProcessorMixin": "get_attributes from_pretrained",
+    "transformers.PreTrainedTokenizerBase": (
+        "all_special_tokens batch_decode decode skip_special_tokens get_vocab convert_tokens_to_ids padding_side"
+    ),
     "transformers.PreTrainedModel.resize_token_embeddings": "mean_resizing",
     "transformers.PreTrainedModel.from_pretrained": "dtype use_safetensors attn_implementation",
     "transformers.generation.GenerationMixin.generate": "generation_config",

@@ -49,11 +49,20 @@ def solve(book: NotebookNode) -> None:
     next(cell for cell in book.cells if cell.metadata.get("nbgrader", {}).get("solution")).source += "\n    return 1"
 
 
+def note(book: NotebookNode) -> None:
+    book.cells.append(nbformat.v4.new_markdown_cell("what I learned"))
+
+
+def answer(book: NotebookNode) -> None:
+    cell = next(cell for cell in book.cells if "my_answers = None" in cell.source)
+    cell.source = cell.source.replace("None", '["A"] * 20')
+
+
 def run(book: NotebookNode) -> None:
     next(cell for cell in book.cells if cell.cell_type == "code").execution_count = 1
 
 
-@pytest.mark.parametrize("work", [solve, run])
+@pytest.mark.parametrize("work", [solve, note, answer, run])
 def test_a_students_work_is_kept(
     work: Callable[[NotebookNode], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,21 +78,21 @@ def test_a_students_work_is_kept(
     for _ in range(2):
         copies.main([])
         assert file.read_text(encoding="utf-8") == fresh and kept.read_text(encoding="utf-8") == worked
-    file.write_text("cut", encoding="utf-8")
+    file.write_bytes(b"cut \xff")
     copies.main([])
-    assert (tmp_path / "student" / "00_start_here.yours-2.ipynb").read_text(encoding="utf-8") == "cut"
+    assert (tmp_path / "student" / "00_start_here.yours-2.ipynb").read_bytes() == b"cut \xff"
     told = [f"What was done in student/00_start_here.ipynb is kept as 00_start_here.yours-{i}.ipynb." for i in (1, 2)]
     assert capsys.readouterr().out.splitlines() == told
 
 
 def test_an_old_copy_that_nobody_touched_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "00_start_here.ipynb").write_bytes((FOLDER / "00_start_here.ipynb").read_bytes())
+    (source := tmp_path / "00_start_here.ipynb").write_bytes((FOLDER / "00_start_here.ipynb").read_bytes())
     monkeypatch.setattr(copies, "FOLDER", tmp_path)
     copies.main([])
-    file = tmp_path / "student" / "00_start_here.ipynb"
-    file.write_text(file.read_text(encoding="utf-8").replace("Where you are", "Where you were"), encoding="utf-8")
+    source.write_text(source.read_text(encoding="utf-8").replace("Where you are", "Where you stand"), encoding="utf-8")
     copies.main([])
-    assert [f.name for f in file.parent.iterdir()] == [file.name] and "Where you were" not in file.read_text(encoding="utf-8")
+    (file,) = (tmp_path / "student").iterdir()
+    assert "Where you stand" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

@@ -254,6 +254,23 @@ def test_a_model_without_known_layers_is_refused() -> None:
         new_adapter(eyes, LORA)
 
 
+def test_cross_attention_is_refused(llava: Path) -> None:
+    model = load_policy(llava)
+    model.model.language_model.layers[0].cross_attn = torch.nn.Linear(4, 4)
+    with pytest.raises(InputError, match="reads pictures by cross-attention"):
+        new_adapter(model, LORA)
+
+
+def test_a_checkpoint_names_its_own_processor(llava: Path, tmp_path: Path) -> None:
+    """As Pixtral does, whose model type is LLaVA's; and one that nobody knows is told as such."""
+    assert models.without_video(llava, "llava").__name__ == "LlavaProcessor"
+    (tmp_path / "processor_config.json").write_text(json.dumps({"processor_class": "Gemma3Processor"}))
+    assert models.without_video(tmp_path, "llava").__name__ == "Gemma3Processor"
+    (tmp_path / "processor_config.json").unlink()
+    with pytest.raises(ValueError, match="knows no processor 'None' for a made-up"):
+        models.without_video(tmp_path, "made-up")
+
+
 def test_no_linear_layer_of_a_language_model_is_missed_in_silence(checkpoint: Path) -> None:
     """GPT-2's names, say: an adapter on the layers of known names alone would train less than the profile says."""
     model = load_policy(checkpoint)

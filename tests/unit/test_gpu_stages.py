@@ -45,17 +45,21 @@ def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert told == ["triage", "easy", "medium", "hard", "evaluation"]
 
 
-XML = '<testsuites><testsuite tests="145" failures="2" errors="1" time="812.34"/></testsuites>'
+GOOD = '<testcase name="{0}" time="1.5"><properties><property name="compared" value="stdout"/></properties></testcase>'
+XML = {"good": GOOD, "silent": '<testcase name="{0}" time="1"/>', "bad": '<testcase name="{0}" time="2"><failure/></testcase>',
+       "skipped": '<testcase name="{0}" time="0"><skipped/></testcase>'}  # fmt: skip
 
 
 def test_the_notebooks_on_a_gpu_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what nbval wrote; on a machine without a GPU nothing is run."""
     asked: list[list[str]] = []
+    cells = ["good", "silent", "bad", "skipped", "good"]
 
     def nbval(words: list[str], **more: Any) -> Any:
         asked.append(words)
         assert more["env"]["MMEDLITE_PROFILE"] == "tiny"
-        Path(next(w for w in words if w.startswith("--junitxml=")).removeprefix("--junitxml=")).write_text(XML)
+        told = Path(next(w for w in words if w.startswith("--junitxml=")).removeprefix("--junitxml="))
+        told.write_text(f"<testsuites><testsuite>{''.join(XML[kind] for kind in cells)}</testsuite></testsuites>")
         return SimpleNamespace(returncode=1)
 
     monkeypatch.setattr(gpu_notebooks.subprocess, "run", nbval)
@@ -67,6 +71,10 @@ def test_the_notebooks_on_a_gpu_are_counted(tmp_path: Path, monkeypatch: pytest.
         gpu_notebooks.main()
     assert not asked
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    with pytest.raises(SystemExit):  # a cell ran too long: what follows it was not run
+        gpu_notebooks.main()
+    assert not (tmp_path / "gpu_notebooks.json").exists() and "not measured" in _speed.stages(tmp_path)[-1]
+    cells.remove("skipped")
     assert gpu_notebooks.main() == 1 and len([w for w in asked[0] if w.endswith(".ipynb")]) == 7 and "--nbval" in asked[0]
-    assert json.loads((tmp_path / "gpu_notebooks.json").read_text())["cells"] == 145
-    assert _speed.stages(tmp_path)[-1] == "| tiny | the seven notebooks: 142 of 145 cells agree | 812 | | 1 | a card, today |"
+    assert json.loads((tmp_path / "gpu_notebooks.json").read_text())["compared"] == 2
+    assert "2 cells print what they print on a CPU, 1 do not, in 6 s (a card, today)." in _speed.stages(tmp_path)[-1]

@@ -146,6 +146,25 @@ def test_a_class_that_sounds_like_a_modality_is_none(tmp_path: Path) -> None:
     assert {case.specialty for case in table} == {None} and card["no_department"] == {"unknown": 2}
 
 
+def test_a_folder_without_pictures_is_no_class(tmp_path: Path) -> None:
+    """As what a Mac leaves beside an archive."""
+    draw(tmp_path / "mine" / "CT" / "a.png", 1)
+    draw(tmp_path / "mine" / "Fundus" / "b.png", 2)
+    (tmp_path / "mine" / "__MACOSX" / "CT").mkdir(parents=True)
+    (tmp_path / "mine" / "__MACOSX" / "CT" / "._a.png").write_bytes(b"fork")
+    table, card = build(tmp_path / "mine", tmp_path / "out")
+    assert {case.specialty for case in table} == {"Radiologist", "Ophthalmologist"}
+    assert card["folders_without_labels"] == ["__MACOSX"] and card["dropped"]["count"] == 0
+
+
+def test_a_class_may_be_a_link(tmp_path: Path) -> None:
+    draw(tmp_path / "mine" / "cyst" / "a.png", 1)
+    draw(tmp_path / "elsewhere" / "b.png", 2)
+    (tmp_path / "mine" / "normal").symlink_to(tmp_path / "elsewhere")
+    table, _ = build(tmp_path / "mine", tmp_path / "out")
+    assert {case.answer_text for case in table} == {"cyst", "normal"}
+
+
 def test_what_is_no_picture_of_a_class_is_counted(tmp_path: Path) -> None:
     for n, name in enumerate(("normal/a.png", "cyst/b.png", "loose.png")):
         draw(tmp_path / "mine" / name, n)

@@ -60,8 +60,8 @@ def test_detectable_difference_has_that_power(n: int, alpha: float) -> None:
 
 def test_too_few_worlds_detect_nothing() -> None:
     """Of four worlds the smallest p is 1/8."""
-    assert inference.smallest_detectable(0.02, 4) == float("inf")
-    assert [inference.told_difference(d) for d in (float("inf"), None, 0.02)] == ["above 1", "above 1", "0.020"]
+    assert np.isnan(inference.smallest_detectable(0.02, 4))
+    assert [inference.told_difference(d) for d in (float("nan"), None, 0.02)] == ["above 1", "above 1", "0.020"]
 
 
 def test_over_worlds_covers_both_kinds_of_chance() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import random
 import zipfile
 from collections.abc import Iterator
@@ -191,6 +192,22 @@ def test_leaks_of_a_table_on_disk(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert data_prep(["leaks", "--source", str(tmp_path)]) == 0
     assert "train/test: 1 of 2 test pictures also in train, 0 more look alike; 1 of 2 questions repeated" in capsys.readouterr().out
+
+
+def test_the_gap_between_pictures_counts_too() -> None:
+    """Two of 50 to 1: with the gap the picture would be over 100 to 1, and the table refused when it is read."""
+    with pytest.raises(InputError, match="808 x 8 pixels"):
+        beside_each_other([from_bytes(encoded(noise(n, (400, 8)))) for n in range(2)]).load()
+
+
+def test_two_files_of_one_name_are_two_pictures(tmp_path: Path) -> None:
+    keys = set()
+    for n, folder in enumerate(("a/set", "b/set")):
+        (tmp_path / folder).mkdir(parents=True)
+        (file := tmp_path / folder / "1.bmp").write_bytes(encoded(noise(n), "BMP"))
+        os.utime(file, (1, 1))  # as out of an archive
+        keys.add(from_file(tmp_path / folder, "1.bmp").key)
+    assert len(keys) == 2
 
 
 def test_leaks_of_a_further_picture_of_a_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,11 +53,12 @@ def test_it_says_that_the_evidence_behind_its_ledger_was_changed(tmp_path: Path,
     """A run may verify while the stored tables, from which the ledger is filled, do not."""
     shutil.copy(STORED / "run.json", tmp_path), shutil.copy(STORED / "results.json", tmp_path)
     told = "rivals.parquet: changed since the manifest was written"
-    for changed in ([], [told]):
-        monkeypatch.setattr(report, "changed_files", lambda folder, changed=changed: changed)
+    for changed, name in (([], "changed_files"), ([told], "changed_files"), ([told], "broken_seal")):
+        for other in ("changed_files", "broken_seal"):
+            monkeypatch.setattr(report, other, lambda folder, found=changed if other == name else []: list(found))
         assert (file := report.write_report(tmp_path, []))
         page = file.read_text()
-        assert f"{len(changed)} files changed" in page and (told in page) == bool(changed)
+        assert f"{len(changed)} problems.</p>" in page.split("Stored evidence")[1] and (told in page) == bool(changed)
 
 
 def test_its_numbers_are_the_runs(page: str) -> None:

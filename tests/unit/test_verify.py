@@ -46,7 +46,7 @@ def nothing_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def table(tmp_path: Path) -> CaseTable:
     with TableWriter(tmp_path / "table") as out:
         for i in range(10):
-            path, sha = out.add_image(Image.fromarray(np.full((4, 4, 3), 20 * min(i, 8), np.uint8)))  # c9 asks about the picture of c8
+            path, sha = out.add_image(Image.fromarray(np.full((8, 8, 3), 20 * min(i, 8), np.uint8)))  # c9 asks about the picture of c8
             split = "test" if i < 6 else "shifted" if i < 8 else "train"
             fields = {"split": split, "images": (path,), "image_sha256s": (sha,), "question": "Q?", "options": ("yes", "no"), "answer": i % 2}
             out.add(Case(case_id=f"c{i}", **LABELS, **fields))  # type: ignore[arg-type]
@@ -399,6 +399,12 @@ def test_best_single_that_is_no_specialist_is_found(run: Path, table: CaseTable)
 def test_cases_cut_off_the_end_are_found_where_the_profile_is_known(table: CaseTable, kept: int, limit: int | None, fine: bool) -> None:
     rows = rows_of(table.split("test")[:kept], "trained")
     assert (rescore.wrong_place(rows, table, "results/diverse/test/trained.parquet", limit) == []) is fine
+
+
+@pytest.mark.parametrize(("kept", "limit", "fine"), [(2, 0, True), (1, 0, False), (1, 1, True), (2, 1, False), (2, 4, True)])
+def test_out_of_domain_cases_are_cut_as_the_run_cuts_them(table: CaseTable, kept: int, limit: int, fine: bool) -> None:
+    rows = rows_of(table.split("shifted")[:kept], "trained")
+    assert (rescore.wrong_place(rows, table, "results/diverse/shifted/trained.parquet", limit) == []) is fine
 
 
 def test_an_edited_copy_of_a_profile_is_not_held_against_the_kits_own(tmp_path: Path) -> None:

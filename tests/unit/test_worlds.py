@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from figures import worlds
+from figures import _wide, worlds
 from mmedlite.profiles import InputError
 
 FACTS = pd.DataFrame({"panel": ["diverse"] * 3, "case_id": ["a", "b", "c"], "answer": [0, 1, 0], "panel_vote": [0, 0, 0]})
@@ -31,7 +31,7 @@ def a_run(monkeypatch: pytest.MonkeyPatch, facts: pd.DataFrame) -> tuple[Any, li
         frame.attrs = {"code": "new", "script": script}
         frame.to_parquet(file, index=False)
 
-    monkeypatch.setattr(worlds, "write_wide", write)
+    monkeypatch.setattr(_wide, "write_wide", write)
     monkeypatch.setattr(worlds, "train_arm", lambda run, panel, recipe, change: trained.append(f"{panel}/{recipe}_{change}"))
     done = {"diverse/test/recommended_kl_off"}
     return SimpleNamespace(profile=SimpleNamespace(panels={"diverse": ()}), has_own_rows=done.__contains__), trained
