@@ -12,6 +12,7 @@ import nbformat
 import pytest
 
 from figures import draw_went_wrong, readme
+from tests.slow.test_docs_run import ELSEWHERE, RUNS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "instructor/README.md")), *sorted((ROOT / "docs").glob("*.md")))
@@ -41,6 +42,12 @@ def test_commands_are_known_with_their_options(module: str, rest: str) -> None:
     assert told, f"python -m {module} {word} does not exist"
     options = re.findall(r"(?<!\S)--[\w-]+(?![\w.-])", rest)  # Jupyter tells its traits, --LabApp.default_url, under --help-all alone
     assert {option for option in options if not re.search(rf"{option}\b", told)} == set()
+
+
+def test_every_command_is_run_by_a_suite() -> None:
+    """Here, so that a command which a page names anew is missed at once and not by the slow suites."""
+    assert {*RUNS, *ELSEWHERE} == {f"{module} {rest}".strip() for module, rest in COMMANDS}
+    assert [suite for suite, word in ELSEWHERE.values() if word not in (ROOT / suite).read_text(encoding="utf-8")] == []
 
 
 def test_there_are_commands_to_test() -> None:
