@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from data_prep.departments import TABLE, look_up
 from data_prep.hub import hashes
-from data_prep.items import Stored, add_once
+from data_prep.items import Stored, add_once, refuse_inside
 from data_prep.pictures import from_file
 from data_prep.splits import split_pictures
 from mmedlite.cases import Case, TableWriter, option_key
@@ -98,7 +98,7 @@ def find_rows(source: Path, modality: str | None) -> tuple[list[Row], list[str],
         names = [file.relative_to(source).as_posix() for file in pictures[folder]]
         rows += [make_row(source, name, {"image": name, "label": folder.name}, given) for name in names]
     others = [file for file in source.iterdir() if not (file.is_dir() or hidden(file, source))]
-    others += [file for folder, files in seen.items() for file in files if file not in set(pictures[folder])]
+    others += [file for files in seen.values() for file in files if file.suffix.lower() not in PICTURES]
     if not rows:
         fix = f"add a {LABEL_FILES[0]}, or sort the pictures into one sub-folder a class"
         raise InputError("no labels and no class sub-folders", str(source), fix)
@@ -224,8 +224,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Build the table; rows that cannot be used are counted and listed in its card.json."""
     source = args.source.resolve()
-    if args.out.resolve().is_relative_to(source):
-        raise InputError("the table would lie among the pictures", str(args.out), "name a folder elsewhere with --out")
+    refuse_inside(args.out, source, "the table would lie among the pictures")
     rows, left_out, no_pictures = find_rows(source, args.modality)
     with TableWriter(args.out) as out:
         for name in no_pictures:

@@ -106,6 +106,12 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, revision: str | No
     parser.add_argument("--group-by-image", action="store_true", help="split anew, so that no picture lies in two splits")
 
 
+def refuse_inside(out: Path, source: Path, what: str) -> None:
+    """InputError where a table would be written into the folder that it is made from."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise InputError(what, str(out), "name a folder elsewhere with --out")
+
+
 class Stored:
     """What a build has stored so far, by picture key; a build that was stopped reads it again (``pictures.jsonl``)."""
 
@@ -147,8 +153,8 @@ def build(args: argparse.Namespace, source: str, items: Iterable[Item | Unusable
         InputError: no usable row, or a table that the validator does not take.
     """
     hashes: dict[str, int] = {}
-    if args.source is not None and args.out.resolve().is_relative_to(args.source.resolve()):
-        raise InputError("the table would lie in its source", str(args.out), "name a folder elsewhere with --out")
+    if args.source is not None:
+        refuse_inside(args.out, args.source, "the table would lie in its source")
     with TableWriter(args.out) as out:
         stored = Stored(out)
         cases = []

@@ -36,6 +36,11 @@ def write_wide(
     frame = pd.concat(parts, ignore_index=True)
     frame.attrs = {"seed": run.seed, "code": run.facts["code"], "script": script, "cases_sha256": run.table.sha256, **told}
     file.parent.mkdir(parents=True, exist_ok=True)
+    _put(frame, file)
+
+
+def _put(frame: pd.DataFrame, file: Path) -> None:
+    """Write a table; a stop leaves no half one."""
     frame.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
     part.replace(file)
 
@@ -58,6 +63,5 @@ def add_columns(run: Run, names: Sequence[str], file: Path, script: str, **told:
     whole = stored.join(frame[list(names)])
     by = {name: {k: frame.attrs[k] for k in ("code", "script")} | told for name in names}
     whole.attrs = stored.attrs | {"added": stored.attrs.get("added", {}) | by}
-    whole.to_parquet(part := file.with_suffix(".part"), compression="zstd", index=False)
-    part.replace(file)
+    _put(whole, file)
     added.unlink()

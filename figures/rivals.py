@@ -202,12 +202,12 @@ def main() -> None:
     """Run what is missing, and write the table or add columns to it; a system that it has is not run again."""
     run, script = open_seed(SEEDS[0]), sha256(Path(__file__))
     there = set(pd.read_parquet(OUT).columns) if OUT.exists() else set()
-    compute = as_much_compute(run)  # before two processes share the machine
     wanted = [name for name in STEPS if name not in there]
+    compute = as_much_compute(run) if "sft_compute" in wanted else {}  # before two processes share the machine
     side_by_side(run, [(missing, f"{panel}/{name}") for name in wanted for panel in run.profile.panels])
     if not there:
         write_wide(run, (*STORED, *OURS), OUT, script)
-    if "sft_compute" not in there:
+    if compute:
         add_columns(run, ["sft_compute"], OUT, script, compute=compute)
 
 

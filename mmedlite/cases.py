@@ -114,7 +114,7 @@ class CaseTable:
 
 def option_key(text: str) -> str:
     """An option without case, spare spaces and marks that nobody sees: two options with one key cannot be told apart in an answer."""
-    seen = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf" and (c.isspace() or c.isprintable()))
+    seen = "".join(c for c in unicodedata.normalize("NFC", text) if c.isspace() or c.isprintable())
     return " ".join(seen.split()).casefold()
 
 

@@ -109,7 +109,8 @@ def of_clinic(run: RunFolder, panels: Sequence[str], wide: Mapping[str, Mapping[
         wide: panel -> system -> {"difference": ...} of the stored rivals; they serve clinic 0 only.
     """
     stored = bool(run.reference_results())  # the reference run saw the same cases
-    ran = f"{'clinic 0' if stored else 'cases of this run'}, n = {len(run.rows(f'{panels[0]}/test/trained')):,}"
+    whose = "clinic 0" if stored else "cases of this run"
+    ran = f"{whose}, n = {len(run.rows(f'{panels[0]}/test/trained')):,}"
     claims = []
     for claim, where, system, rival in CLINIC:
         found, command = {}, "make demo"
@@ -127,7 +128,7 @@ def of_clinic(run: RunFolder, panels: Sequence[str], wide: Mapping[str, Mapping[
     shifted = {p: shifted_numbers(run, p) for p in panels if run.has_rows(f"{p}/shifted/trained")}
     if shifted:
         gains = {f"{p}, over {s['gain']['over']}": s["gain"] for p, s in shifted.items()}
-        whose, n = "clinic 0" if stored else "cases of this run", next(iter(shifted.values()))["n"]
+        n = next(iter(shifted.values()))["n"]
         claims.append(mechanism("The gain survives a shifted clinic", "Table 1, OOD", gains, f"{whose}, shifted, n = {n:,}"))
     return claims
 

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from figures import rate_sweep
+from mmedlite.checkpoints import public_name
 from mmedlite.model_card import model_card, write_card
 from mmedlite.profiles import load_profile
 
@@ -64,3 +65,8 @@ def test_the_sweep_looks_at_validation_cases_alone(run: Any, capsys: pytest.Capt
     assert [a[2] for a in asked] == pytest.approx([5e-6, 1e-5, 2e-5]) and {a[:2] for a in asked} == {("hard", 7)}
     assert list(found.values()) == pytest.approx([1.0, 1.0, 2 / 3]) and stored["rate_sweep.json"]["steps"] == 7
     assert "learning rate 5e-06: 1.000 of 3 validation cases right" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("policy", "told"), [("/models/qwen", "qwen"), ("artifacts/policy", "artifacts/policy"), ("a/b@c", "a/b@c")])
+def test_no_path_of_a_machine_names_a_policy(policy: str, told: str) -> None:
+    assert public_name(policy) == told
